@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use runtide_core::{ErrorKind, Result, RuntimeKind, backend::CallSite};
+use runtide_core::{Error, ErrorKind, Result, RuntimeKind, backend::CallSite};
 use runtide_engine::{Answer, Dialect, Request, Settings, error::Advice, lenient};
 use serde::Deserialize;
 
@@ -160,10 +160,20 @@ struct Host {
     event_logger: String,
 }
 
+/// The service answered with this status.
+pub(crate) fn is_status(refusal: &Error, status: &str) -> bool {
+    refusal.context().iter().any(|(key, value)| key == "status" && value == status)
+}
+
+/// The service answered: no request is under way any more, so that an inspection shows the outcome.
+pub(crate) fn is_answer(refusal: &Error) -> bool {
+    refusal.context().iter().any(|(key, _)| key == "status")
+}
+
 #[cfg(test)]
 mod tests {
     use hyper::{HeaderMap, header::HeaderName};
-    use runtide_core::{BackendId, Error};
+    use runtide_core::BackendId;
 
     use super::*;
 

@@ -15,7 +15,7 @@ use runtide_engine::{Request, lenient, segment};
 use serde::Deserialize;
 
 use crate::{
-    client::Client,
+    client::{Client, is_answer},
     infra,
     normalize::{self, Inspected, Listed},
 };
@@ -149,12 +149,25 @@ impl PodmanInspector {
         Ok(inspected)
     }
 
-    /// True if this container holds a pod together. One that is gone by now counts by its name.
+    /// True if this container holds a pod together. One that is gone by now, or that the service cannot inspect, counts by its name: the
+    /// messages of all others wait for this answer.
+    ///
+    /// # Errors
+    /// The service cannot be reached.
     pub(crate) async fn is_infra(&self, id: InstanceId, by_name: bool) -> Result<bool> {
         match self.inspected("podman.inspect", &id).await {
             Ok(inspected) => Ok(inspected.is_infra),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(by_name),
-            Err(error) => Err(error),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Cancelled) && !is_answer(&error) =>
+            {
+                Err(error)
+            }
+            Err(error) => {
+                if error.kind() != ErrorKind::NotFound {
+                    tracing::warn!(%error, instance = %id, "it cannot be inspected: if it is a pod's own container is judged by its name");
+                }
+                Ok(by_name)
+            }
         }
     }
 

@@ -7,7 +7,13 @@ use runtide_engine::{Request, lenient};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::{client::Client, manager::is_name};
+use crate::{
+    client::{Client, is_status},
+    manager::is_name,
+};
+
+/// Status of an answer that there is nothing to do.
+const UNMODIFIED: &str = "304";
 
 /// The pods of one service.
 ///
@@ -202,7 +208,7 @@ impl Pods {
             match self.client.call(OPERATION, request, limit).await {
                 Ok(_) => {}
                 // It ended by itself.
-                Err(error) if error.kind() == ErrorKind::NotFound || is_unmodified(&error) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound || is_status(&error, UNMODIFIED) => {}
                 Err(error) => return Err(error.with_context("pod", pod).with_context("container", &member.id)),
             }
             effect = Effect::Changed;
@@ -269,7 +275,7 @@ impl Pods {
         match self.client.call(operation, request, limit).await {
             Ok(_) => Ok(Effect::Changed),
             // 304: every container was in that state already.
-            Err(error) if is_unmodified(&error) => Ok(Effect::Unchanged),
+            Err(error) if is_status(&error, UNMODIFIED) => Ok(Effect::Unchanged),
             Err(error) => Err(error.with_context("pod", pod)),
         }
     }
@@ -303,9 +309,4 @@ impl Pods {
             .map(|(found, _)| found)
             .map_err(|error| self.client.site(operation).undecodable(error))
     }
-}
-
-/// True for an answer that there is nothing to do.
-fn is_unmodified(error: &Error) -> bool {
-    error.context().iter().any(|(key, value)| key == "status" && value == "304")
 }

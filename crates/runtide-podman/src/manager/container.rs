@@ -12,7 +12,7 @@ use runtide_engine::{Request, lenient, log_left_out};
 use serde::Deserialize;
 
 use crate::{
-    client::Client,
+    client::{Client, is_answer},
     normalize::{self, time},
 };
 
@@ -123,16 +123,6 @@ impl<'a> Call<'a> {
         };
         Err(container.named(error))
     }
-}
-
-/// The service answered with this status.
-pub(super) fn is_status(refusal: &Error, status: &str) -> bool {
-    refusal.context().iter().any(|(key, value)| key == "status" && value == status)
-}
-
-/// The service answered: no request is under way any more, so that an inspection shows the outcome.
-pub(super) fn is_answer(refusal: &Error) -> bool {
-    refusal.context().iter().any(|(key, _)| key == "status")
 }
 
 /// Podman's own rule for names; every id obeys it too. No such name changes the path or the query that it stands in.

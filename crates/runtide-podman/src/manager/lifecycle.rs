@@ -8,11 +8,11 @@ use runtide_core::{
 use runtide_engine::Request;
 
 use super::{
-    container::{Call, NO_NAME, State, is_answer, is_name, is_status},
+    container::{Call, NO_NAME, State, is_name},
     kill::kill,
     remove, stop, wait,
 };
-use crate::client::Client;
+use crate::client::{Client, is_answer, is_status};
 
 /// The [`LifecycleManager`] of one service.
 #[derive(Debug, Clone)]

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::spec::{self, Refused};
-use crate::client::Client;
+use crate::client::{Client, is_answer};
 
 const OPERATION: &str = "podman.create";
 
@@ -103,7 +103,7 @@ async fn create(client: &Client, mut request: spec::Request) -> Result<InstanceI
             made.map_err(|error| client.site(OPERATION).undecodable(error))?
         }
         (Err(refusal), guard) => {
-            let answered = super::container::is_answer(&refusal);
+            let answered = is_answer(&refusal);
             if let Some(guard) = guard {
                 // An answer says that nothing was created: what has this name is another's.
                 if answered { guard.keep() } else { guard.undo().await }

@@ -8,7 +8,8 @@ use runtide_core::{
 };
 use runtide_engine::Request;
 
-use super::container::{Call, is_answer};
+use super::container::Call;
+use crate::client::is_answer;
 
 /// Shortest and longest pause between two inspections while another client's removal goes on.
 const POLL_AFTER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));

@@ -122,6 +122,29 @@ async fn a_container_that_holds_a_pod_together_is_no_instance() {
 }
 
 #[tokio::test]
+async fn a_container_that_cannot_be_inspected_holds_up_no_message() {
+    let pod = r#","podId":"d869db4a3ed9c08f""#;
+    for body in [Reply::Whole(500, r#"{"message":"broken storage"}"#.to_owned()), Reply::ok("[")] {
+        let lines = message("b1", "create", 100, pod)
+            + &message("b1", "start", 200, pod)
+            + &message("a1", "start", 300, r#","podId":"""#)
+            + &message("a1", "died", 400, r#","podId":"""#);
+        let (say, said) = pair();
+        let service = Service::new(PODMAN, move |request| match request {
+            "GET /info" => Reply::ok(FILE),
+            _ if request.contains("stream=false") => Reply::ok(""),
+            _ if request.starts_with("GET /events") => Reply::Open(Arc::clone(&said), lines.clone()),
+            "GET /containers/b1/json" => body.clone(),
+            _ if request.starts_with("GET /containers/json") => Reply::ok("[]"),
+            _ if request.contains("/json") => Reply::Whole(404, r#"{"message":"no such container"}"#.to_owned()),
+            other => panic!("{other}"),
+        });
+        let seen = changes(&service.backend(), &say, |line| line.contains("a1 is stopped")).await;
+        assert!(seen.iter().all(|line| !line.starts_with('!')), "the link is up: {seen:#?}");
+    }
+}
+
+#[tokio::test]
 async fn a_message_that_cannot_be_read_hides_no_other() {
     let odd = r#"{"Type":"container","Action":7,"Actor":{"ID":"a1"}}"#;
     let lines = format!("{odd}\n{}", message("a1", "start", 200, r#","podId":"""#));
