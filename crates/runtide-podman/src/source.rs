@@ -124,6 +124,15 @@ impl PodmanSource {
         self.hear();
     }
 
+    /// Begins with a stream from this time on, of which the messages that are in the log already are no news.
+    fn begin(&mut self, gap: Gap, since: Duration, subscription: Subscription) -> Opened {
+        self.last = None;
+        self.began = Some(since);
+        self.adopt(subscription);
+        self.replaying = None;
+        Opened::Fresh(gap)
+    }
+
     fn hear(&mut self) {
         self.heard = Instant::now();
         self.probe = None;
@@ -451,16 +460,14 @@ impl Source for PodmanSource {
                     }
                     return Ok(Opened::Resumed);
                 }
-                if subscription.newest.is_some() { Gap::HistoryExpired } else { Gap::RuntimeRestarted }
+                let gap = if subscription.newest.is_some() { Gap::HistoryExpired } else { Gap::RuntimeRestarted };
+                // It shows what is new as a stream that begins now would: another one would be as many connections again.
+                return Ok(self.begin(gap, subscription::since(at), subscription));
             }
         };
         let since = past(server.date);
         let subscription = subscription::open_fresh(&self.client, since).await?;
-        self.last = None;
-        self.began = Some(since);
-        self.adopt(subscription);
-        self.replaying = None;
-        Ok(Opened::Fresh(gap))
+        Ok(self.begin(gap, since, subscription))
     }
 
     async fn next_batch(&mut self, out: &mut Vec<Signal>) -> Result<Flow> {

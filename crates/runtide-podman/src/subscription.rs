@@ -68,12 +68,17 @@ pub(crate) async fn open_after(
     token: &ResumeToken,
     at: Duration,
 ) -> Result<Subscription> {
-    let since = at.saturating_sub(DISORDER);
+    let since = since(at);
     let feed = open(client, since).await?;
     let mut continues = false;
     let newest = history(client, connection, since, |message| continues |= message == token).await?;
     let skip = if continues { Some(token.clone()) } else { newest.clone() };
     Ok(Subscription { feed, skip, newest, continues })
+}
+
+/// The time from which the log is read for a message of this time.
+pub(crate) fn since(at: Duration) -> Duration {
+    at.saturating_sub(DISORDER)
 }
 
 async fn open(client: &Client, since: Duration) -> Result<Feed<Podman>> {

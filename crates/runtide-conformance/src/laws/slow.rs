@@ -48,7 +48,12 @@ pub async fn r12_slow_consumer(h: &dyn Harness) -> LawResult {
     let (from, from_stalled) = (fast.events.len(), stalled.events.len());
     fast.during(churn(h, &id)).await??;
     fast.converge(h, Law::R12).await?;
-    ensure!(fast.gaps(from).next().is_none(), R12, "no gap for a subscriber that keeps up", "a resync");
+    ensure!(
+        fast.gaps(from).next().is_none(),
+        R12,
+        "no gap for a subscriber that keeps up",
+        format!("{:?}", fast.gaps(from).collect::<Vec<_>>())
+    );
     let reported = fast.events_of(&id, from).count();
     ensure!(
         reported >= CHANGES,
