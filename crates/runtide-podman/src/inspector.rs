@@ -17,6 +17,7 @@ use serde::Deserialize;
 use crate::{
     client::{Client, is_answer},
     infra,
+    left_out::LeftOut,
     normalize::{self, Inspected, Listed},
 };
 
@@ -66,16 +67,39 @@ impl PodmanInspector {
         Ok(listing)
     }
 
-    /// One list request; of these ids, or of all.
+    /// One list request; of these ids, or of all. Containers for which Podman lists nothing at all are inspected.
     async fn request_list(&self, ids: &[&InstanceId]) -> Result<Listing> {
         const OPERATION: &str = "podman.list";
-        let mut request = Request::get("/containers/json").with_query("all", true);
-        if !ids.is_empty() {
-            let filters = serde_json::json!({ "id": ids.iter().map(|id| id.as_str()).collect::<Vec<_>>() });
-            request = request.with_query("filters", filters);
-        }
-        let body = self.client.call(OPERATION, request, self.client.deadline()).await?;
+        let mut out = LeftOut::default();
+        let body = loop {
+            let patterns = match ids {
+                [] => out.all_others(),
+                ids => ids.iter().filter(|id| !out.contains(id)).map(|id| id.as_str().to_owned()).collect(),
+            };
+            if patterns.is_empty() && !ids.is_empty() {
+                break b"[]".to_vec().into();
+            }
+            let mut request = Request::get("/containers/json").with_query("all", true);
+            if !patterns.is_empty() {
+                request = request.with_query("filters", serde_json::json!({ "id": patterns }));
+            }
+            match self.client.call(OPERATION, request, self.client.deadline()).await {
+                Ok(body) => break body,
+                Err(error) if out.learn(&error) => {
+                    tracing::warn!(%error, "a container makes every listing fail: listing the others, and inspecting it");
+                }
+                Err(error) => return Err(error),
+            }
+        };
         let (mut instances, mut failures) = (Vec::new(), Vec::new());
+        for id in out.ids() {
+            match self.inspect_one(id, Detail::Summary).await {
+                Ok(instance) => instances.push(Arc::new(instance)),
+                // It is gone by now, or holds a pod together.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => failures.push(Failure::from(&error)),
+            }
+        }
         let items = normalize::items(&body).map_err(|error| self.client.site(OPERATION).undecodable(error))?;
         let mut known = self.known.lock();
         for raw in items {

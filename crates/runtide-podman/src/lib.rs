@@ -8,6 +8,7 @@ mod ends;
 mod environment;
 mod infra;
 mod inspector;
+mod left_out;
 mod manager;
 mod normalize;
 mod pods;

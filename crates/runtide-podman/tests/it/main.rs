@@ -12,7 +12,10 @@
 #![cfg(unix)]
 
 mod bench;
+mod log_of_events;
 mod managers;
 mod pods;
+mod rotation;
 mod scripted;
+mod wait;
 mod watch;
