@@ -19,6 +19,8 @@ use crate::{
     infra,
     left_out::LeftOut,
     normalize::{self, Inspected, Listed},
+    progress::{Follower, Progress},
+    subscription,
 };
 
 /// Ids in one request; its line stays below 8 KiB, which many proxies refuse to exceed.
@@ -29,11 +31,43 @@ const IDS_AT_ONCE: usize = 90;
 pub(crate) struct PodmanInspector {
     client: Client,
     known: infra::Shared,
+    /// The stream with which a watch compares its listings.
+    progress: Progress,
 }
 
 impl PodmanInspector {
     pub(crate) fn new(client: Client, known: infra::Shared) -> Self {
-        Self { client, known }
+        Self { client, known, progress: Progress::default() }
+    }
+
+    /// The inspector of a watch: no listing is shown before the stream has what it shows.
+    pub(crate) fn behind(self, progress: Progress) -> Self {
+        Self { progress, ..self }
+    }
+
+    /// Lists everything, as it is now.
+    pub(crate) async fn list_now(&self, detail: Detail) -> Result<Listing> {
+        let listing = self.list_matching(&InstanceFilter::default(), detail).await?;
+        self.known.lock().prune(&listing);
+        Ok(listing)
+    }
+
+    /// Returns once the stream has reported what a listing of this moment shows. It is bounded: a stream that has fallen silent reports
+    /// nothing, which the listing then shows.
+    async fn reported(&self, follower: &Follower) {
+        let Some(since) = follower.from().and_then(subscription::time_of) else { return };
+        // A journal takes long to read, and is read without a delay.
+        if self.client.known_logger().is_none_or(|logger| logger.is_journal()) {
+            return;
+        }
+        let passed = async {
+            if let Ok(Some(newest)) = subscription::newest(&self.client, since).await {
+                follower.passed(&newest).await;
+            }
+        };
+        if tokio::time::timeout(self.client.config().max_silence / 4, passed).await.is_err() {
+            tracing::debug!(backend = %self.client.id(), "the stream does not report what is in the log");
+        }
     }
 
     /// The containers that match the filter; only these are inspected.
@@ -272,8 +306,9 @@ impl PodmanInspector {
 #[async_trait]
 impl Inspector for PodmanInspector {
     async fn list(&self, detail: Detail) -> Result<Listing> {
-        let listing = self.list_matching(&InstanceFilter::default(), detail).await?;
-        self.known.lock().prune(&listing);
+        let follower = self.progress.follow();
+        let listing = self.list_now(detail).await?;
+        self.reported(&follower).await;
         Ok(listing)
     }
 

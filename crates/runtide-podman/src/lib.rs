@@ -4,6 +4,7 @@ mod backend;
 mod client;
 mod config;
 mod connections;
+mod detect;
 mod ends;
 mod environment;
 mod infra;
@@ -13,6 +14,7 @@ mod manager;
 mod normalize;
 mod pods;
 mod polled;
+mod progress;
 mod source;
 mod subscription;
 
@@ -21,6 +23,7 @@ pub use runtide_engine::{Endpoint, Tls};
 pub use self::{
     backend::PodmanBackend,
     config::Config,
+    detect::{Candidate, Detection, Origin, Outcome, detect},
     normalize::quadlet_unit,
     pods::{Pod, PodState, Pods},
 };

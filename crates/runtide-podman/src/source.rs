@@ -25,6 +25,7 @@ use crate::{
     inspector::PodmanInspector,
     normalize::{self, Action, Event, Kind},
     polled::Poller,
+    progress::Progress,
     subscription::{self, Connection, DISORDER, Subscription},
 };
 
@@ -44,6 +45,7 @@ const VERDICT: Duration = Duration::from_secs(1);
 pub(crate) struct PodmanSource {
     client: Client,
     known: infra::Shared,
+    progress: Progress,
     inspector: Arc<PodmanInspector>,
     feed: Option<Feed<Podman>>,
     /// In place of a stream, for a service that reports no events.
@@ -108,11 +110,14 @@ struct Drained {
 
 impl PodmanSource {
     pub(crate) fn new(client: Client, known: infra::Shared) -> Self {
-        let inspector = Arc::new(PodmanInspector::new(client.clone(), known.clone()));
+        let progress = Progress::default();
+        let inspector = PodmanInspector::new(client.clone(), known.clone()).behind(progress.clone());
+        let inspector = Arc::new(inspector);
         Self {
             reports_edges: client.known_logger() != Some(EventLogger::None),
             client,
             known,
+            progress,
             inspector,
             feed: None,
             poller: None,
@@ -141,6 +146,7 @@ impl PodmanSource {
             placing
         });
         self.last = skip.clone().or(self.last.take());
+        self.progress.reach(self.last.as_ref());
         self.replaying = newest.filter(|newest| skip.as_ref().is_some_and(|skip| skip != newest));
         self.skip = skip;
         self.asking = None;
@@ -232,6 +238,7 @@ impl PodmanSource {
                 match placed {
                     Ok(Placed::End(newest)) => {
                         self.last = newest.clone().or(self.last.take());
+                        self.progress.reach(self.last.as_ref());
                         self.skip = newest;
                         self.pending.push_back(SignalBody::Alive);
                     }
@@ -347,6 +354,7 @@ impl PodmanSource {
                             translate(self.client.id(), &mut known, &event, token.as_ref(), out);
                         }
                         self.last = token.clone().or(self.last.take());
+                        self.progress.reach(self.last.as_ref());
                     }
                     if token.is_some() && token == self.replaying {
                         self.replaying = None;
@@ -404,7 +412,7 @@ impl PodmanSource {
             let (again, inspector) = (self.again(), Arc::clone(&self.inspector));
             self.probe = Some(Box::pin(async move {
                 let (_, subscription) = again.await?;
-                Ok(Probed { subscription, listing: inspector.list(Detail::Summary).await? })
+                Ok(Probed { subscription, listing: inspector.list_now(Detail::Summary).await? })
             }));
         }
     }

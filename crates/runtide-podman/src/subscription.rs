@@ -105,6 +105,12 @@ pub(crate) async fn open_after(
     }))
 }
 
+/// The last message of now. `None`: there is none since this time, or the log could not be read in time.
+pub(crate) async fn newest(client: &Client, at: Duration) -> Result<Option<ResumeToken>> {
+    let read = history(client, Connection::Pooled, since(at), |_| {}).await?;
+    Ok(read.and_then(|History { newest }| newest))
+}
+
 /// The log, as far as it is of interest.
 struct History {
     /// The last message.

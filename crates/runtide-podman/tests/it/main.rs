@@ -12,6 +12,8 @@
 #![cfg(unix)]
 
 mod bench;
+#[path = "../conformance/event_log.rs"]
+mod event_log;
 mod log_of_events;
 mod managers;
 mod pods;
