@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 use runtide_core::{Error, ErrorKind, Failure, Result};
 use runtide_engine::Endpoint;
 
-use crate::{client::Client, config::Config, environment::Environment};
+use crate::{client::Client, config::Config, environment::Environment, origin::Origin};
 
 /// The result of [`detect`](crate::detect()), which installs, starts and changes nothing.
 #[derive(Clone, Debug)]
@@ -27,47 +27,6 @@ pub struct Candidate {
     pub origin: Origin,
     /// Its answer, or the failure.
     pub outcome: Outcome,
-}
-
-/// Source of an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Origin {
-    /// The connection that the variable `CONTAINER_CONNECTION` names.
-    Connection,
-    /// The variable `CONTAINER_HOST`.
-    Environment,
-    /// The default connection of `podman system connection`.
-    DefaultConnection,
-    /// The socket of this user's own service.
-    Rootless,
-    /// The socket of the machine's service.
-    System,
-    /// The socket of a `podman machine`.
-    Machine,
-    /// Docker's socket, where Podman may listen in its place.
-    Docker,
-}
-
-impl Origin {
-    /// The user named this address: no other is chosen in its place.
-    pub fn is_named(self) -> bool {
-        matches!(self, Self::Connection | Self::Environment | Self::DefaultConnection)
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Connection => "CONTAINER_CONNECTION",
-            Self::Environment => "CONTAINER_HOST",
-            Self::DefaultConnection => "default connection",
-            Self::Rootless => "rootless",
-            Self::System => "default socket",
-            Self::Machine => "podman machine",
-            Self::Docker => "Docker's socket",
-        })
-    }
 }
 
 /// Outcome of asking one address.
@@ -238,7 +197,8 @@ mod tests {
         let origins: Vec<_> = found.candidates.iter().map(|candidate| candidate.origin).collect();
         assert_eq!(origins, [Origin::Rootless, Origin::System, Origin::Machine, Origin::Docker]);
         assert_eq!(found.candidates[0].outcome, Outcome::Answered { version: "5.4.2".to_owned() });
-        assert!(failure(&found.candidates[2].outcome).message.contains("/nonexistent"), "{}", found.candidates[2]);
+        assert_eq!(failure(&found.candidates[2].outcome).kind, ErrorKind::Unavailable);
+        assert!(found.candidates[2].to_string().contains("/nonexistent/.local"), "{}", found.candidates[2]);
         let chosen = found.chosen.unwrap().endpoint.to_string();
         assert!(
             chosen.ends_with("/podman/podman.sock") && chosen.contains(runtime.path().to_str().unwrap()),

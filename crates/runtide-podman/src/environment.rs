@@ -8,7 +8,7 @@ use runtide_engine::{Endpoint, without_credentials};
 use crate::{
     config::{Config, ROOTFUL, rootless},
     connections::Connections,
-    detect::Origin,
+    origin::Origin,
 };
 
 type Lookup = dyn Fn(&str) -> Option<OsString> + Send + Sync;

@@ -12,6 +12,7 @@ mod inspector;
 mod left_out;
 mod manager;
 mod normalize;
+mod origin;
 mod pods;
 mod polled;
 mod progress;
@@ -23,7 +24,8 @@ pub use runtide_engine::{Endpoint, Tls};
 pub use self::{
     backend::PodmanBackend,
     config::Config,
-    detect::{Candidate, Detection, Origin, Outcome, detect},
+    detect::{Candidate, Detection, Outcome, detect},
     normalize::quadlet_unit,
+    origin::Origin,
     pods::{Pod, PodState, Pods},
 };
