@@ -48,6 +48,13 @@ pub(crate) enum EventLogger {
     Kept(String),
 }
 
+impl EventLogger {
+    /// Messages are handed to journald, which writes them down later.
+    pub(crate) fn is_journal(&self) -> bool {
+        matches!(self, Self::Kept(logger) if logger == "journald")
+    }
+}
+
 impl Dialect for Podman {
     type Server = Server;
 

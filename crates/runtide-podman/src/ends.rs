@@ -41,11 +41,24 @@ pub(crate) struct Ends {
 impl Ends {
     /// Subscribes to the ends after `begin`, by the service's clock, also those that are still to come.
     pub(crate) async fn open(client: &Client, operation: &'static str, id: &str, begin: SystemTime) -> Result<Self> {
-        let filters = serde_json::json!({ "type": ["container"], "event": ["died"], "container": [id] });
-        let since = Timestamp::try_from(begin).unwrap_or_default();
-        let request = Request::get("/events").with_query("filters", filters).with_query("since", since);
-        let feed = Feed::open_patiently(client, operation, request, HEAD.min(client.deadline())).await?;
+        let feed = Feed::open_patiently(client, operation, request(id, begin), HEAD.min(client.deadline())).await?;
         Ok(Self { id: id.to_owned(), feed, read: VecDeque::new() })
+    }
+
+    /// The first end after `begin` that is in the log now; `None`: there is none.
+    ///
+    /// # Errors
+    /// As for any call; `Timeout` also where the log is too long to be read.
+    pub(crate) async fn logged(
+        client: &Client,
+        operation: &'static str,
+        id: &str,
+        begin: SystemTime,
+    ) -> Result<Option<End>> {
+        let request = request(id, begin).with_query("stream", false);
+        let body = client.call(operation, request, client.deadline()).await?;
+        let mut values = Values::<Event<'_>>::of(&body);
+        Ok(values.find_map(|framed| end(&framed, id)))
     }
 
     /// The next end; `None`: the response ended, broke off, or was refused.
@@ -61,17 +74,24 @@ impl Ends {
                 return None;
             }
             let mut values = Values::<Event<'_>>::of(self.feed.unread());
-            for framed in values.by_ref() {
-                if let Framed::Value(event) = framed
-                    && event.action() == Action::Died
-                    && event.container() == Some(&self.id)
-                    && let Some(at) = event.at()
-                {
-                    self.read.push_back(End { at, exit: event.exit_code().map(ExitStatus::code) });
-                }
-            }
+            self.read.extend(values.by_ref().filter_map(|framed| end(&framed, &self.id)));
             let used = values.read();
             self.feed.consume(used);
         }
     }
+}
+
+/// The ends of this container's runs after `begin`, by the service's clock.
+fn request(id: &str, begin: SystemTime) -> Request {
+    let filters = serde_json::json!({ "type": ["container"], "event": ["died"], "container": [id] });
+    let since = Timestamp::try_from(begin).unwrap_or_default();
+    Request::get("/events").with_query("filters", filters).with_query("since", since)
+}
+
+/// The end that a message reports of this container.
+fn end(framed: &Framed<'_, Event<'_>>, id: &str) -> Option<End> {
+    let Framed::Value(event) = framed else { return None };
+    let is_end = event.action() == Action::Died && event.container() == Some(id);
+    let at = event.at().filter(|_| is_end)?;
+    Some(End { at, exit: event.exit_code().map(ExitStatus::code) })
 }

@@ -4,14 +4,18 @@ mod backend;
 mod client;
 mod config;
 mod connections;
+mod detect;
 mod ends;
 mod environment;
 mod infra;
 mod inspector;
+mod left_out;
 mod manager;
 mod normalize;
+mod origin;
 mod pods;
 mod polled;
+mod progress;
 mod source;
 mod subscription;
 
@@ -20,6 +24,8 @@ pub use runtide_engine::{Endpoint, Tls};
 pub use self::{
     backend::PodmanBackend,
     config::Config,
+    detect::{Candidate, Detection, Outcome, detect},
     normalize::quadlet_unit,
+    origin::Origin,
     pods::{Pod, PodState, Pods},
 };

@@ -21,6 +21,15 @@ const LABEL: &str = "runtide.test";
 impl Bench {
     /// `None` without a service, with a line in the report.
     pub(crate) async fn new(test: &str) -> Option<Self> {
+        Self::with(test, Turn::shared("podman")).await
+    }
+
+    /// As [`new`](Self::new), while no other test uses the service.
+    pub(crate) async fn alone(test: &str) -> Option<Self> {
+        Self::with(test, Turn::on("podman")).await
+    }
+
+    async fn with(test: &str, turn: impl Future<Output = std::io::Result<Turn>>) -> Option<Self> {
         let Ok(address) = std::env::var("RUNTIDE_TEST_PODMAN") else {
             report::skip("managers", "podman", "RUNTIDE_TEST_PODMAN is not set");
             return None;
@@ -29,7 +38,7 @@ impl Bench {
         let socket = socket.unwrap_or_else(|| panic!("RUNTIDE_TEST_PODMAN is '{address}', expected unix://…"));
         let backend = PodmanBackend::new(Config::default().with_endpoint(Endpoint::unix(socket))).unwrap();
         let prefix = format!("rt-{test}-{}", std::process::id());
-        let bench = Self { backend, prefix, _turn: Turn::shared("podman").await.unwrap() };
+        let bench = Self { backend, prefix, _turn: turn.await.unwrap() };
         bench.clear().await;
         Some(bench)
     }

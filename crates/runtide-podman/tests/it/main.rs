@@ -11,8 +11,15 @@
 )]
 #![cfg(unix)]
 
+mod activated;
 mod bench;
+#[path = "../conformance/event_log.rs"]
+mod event_log;
+mod log_of_events;
 mod managers;
 mod pods;
+mod rootless;
+mod rotation;
 mod scripted;
+mod wait;
 mod watch;

@@ -24,6 +24,8 @@ pub(crate) enum Reply {
     Whole(u16, String),
     /// A head, and these lines once a test says so.
     Open(Arc<Notify>, String),
+    /// A head, and the end once a test says so.
+    Ending(Arc<Notify>),
     /// Not even a head.
     Silent,
 }
@@ -106,6 +108,12 @@ async fn serve(mut stream: UnixStream, headers: &str, answer: Arc<Answer>, log: 
                 stream.write_all(format!("{:x}\r\n{lines}\r\n", lines.len()).as_bytes()).await.ok()?;
                 let _until_it_goes = stream.read(&mut one).await.ok()?;
                 return None;
+            }
+            Reply::Ending(said) => {
+                let text = format!("HTTP/1.1 200 OK\r\n{headers}Transfer-Encoding: chunked\r\n\r\n");
+                stream.write_all(text.as_bytes()).await.ok()?;
+                said.notified().await;
+                stream.write_all(b"0\r\n\r\n").await.ok()?;
             }
             Reply::Silent => {
                 let _until_it_goes = stream.read(&mut one).await.ok()?;
