@@ -12,14 +12,16 @@ mod manager;
 mod normalize;
 mod pods;
 mod polled;
+mod secrets;
 mod source;
 mod subscription;
 
-pub use runtide_engine::{Endpoint, Tls};
+pub use runtide_engine::{Endpoint, Ssh, Tls};
 
 pub use self::{
     backend::PodmanBackend,
     config::Config,
     normalize::quadlet_unit,
     pods::{Pod, PodState, Pods},
+    secrets::{Secret, Secrets},
 };

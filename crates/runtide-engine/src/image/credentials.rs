@@ -140,7 +140,15 @@ impl ClientConfig {
     /// # Errors
     /// `InvalidInput` for a file that cannot be read, with its position and never its text.
     pub async fn read(site: CallSite<'_>, folder: &Path) -> Result<Self> {
-        let path = folder.join("config.json");
+        Self::read_file(site, &folder.join("config.json")).await
+    }
+
+    /// Reads a file of that form, as `auth.json`; a missing one is an empty configuration.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn read_file(site: CallSite<'_>, path: &Path) -> Result<Self> {
+        let path = path.to_owned();
         let shown = path.display().to_string();
         let read = tokio::task::spawn_blocking(move || {
             use std::io::Read;
@@ -199,6 +207,37 @@ impl ClientConfig {
             Some(name) => self.ask(site, name, key).await,
             None => self.listed(site, key),
         }
+    }
+
+    /// The credentials for a repository, as `quay.io/a/b`, as Podman finds them: from the helper that has its registry's, else from
+    /// the entry of the repository, of the closest namespace that it is in, or of its registry. `None`: there are none.
+    ///
+    /// # Errors
+    /// As [`auth`](Self::auth).
+    ///
+    /// # Cancel safety
+    /// As [`auth`](Self::auth).
+    pub async fn auth_of_repository(&self, site: CallSite<'_>, repository: &str) -> Result<Option<RegistryAuth>> {
+        let registry = repository.split_once('/').map_or(repository, |(registry, _)| registry);
+        if let Some(name) = self.helpers.as_ref().and_then(|helpers| helpers.get(registry)) {
+            return self.ask(site, name, registry).await;
+        }
+        let mut key = repository;
+        while let Some((namespace, _)) = key.rsplit_once('/') {
+            if self.auths.as_ref().is_some_and(|auths| auths.contains_key(key))
+                && let Some(auth) = self.listed(site, key)?
+            {
+                return Ok(Some(RegistryAuth { server: registry.to_owned(), ..auth }));
+            }
+            key = namespace;
+        }
+        if registry == "docker.io"
+            && self.auths.as_ref().is_some_and(|auths| auths.contains_key(registry))
+            && let Some(auth) = self.listed(site, registry)?
+        {
+            return Ok(Some(auth));
+        }
+        self.auth(site, registry).await
     }
 
     /// The credentials of every registry that the configuration knows, as a build needs them. A helper or an entry that fails is
@@ -383,5 +422,28 @@ mod tests {
         assert!(error.kind() == ErrorKind::InvalidInput && !format!("{error:?}").contains("hunter2"), "{error:?}");
         let error = ClientConfig::of_variable(site, r#"{"auths": {"a.b": "hunter2"}}"#).unwrap_err();
         assert!(error.kind() == ErrorKind::InvalidInput && !format!("{error:?}").contains("hunter2"), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn the_entry_of_the_closest_namespace_is_a_repositorys() {
+        // `of:repo`, `of:space`, `of:host` and `of:hub`, as `podman login` writes them.
+        let config = config(
+            r#"{"auths": {"q.example/a/b": {"auth": "b2Y6cmVwbw=="}, "q.example/a": {"auth": "b2Y6c3BhY2U="},
+                "q.example": {"auth": "b2Y6aG9zdA=="}, "docker.io": {"auth": "b2Y6aHVi"}, "q.example/e": {}}}"#,
+        );
+        let id = BackendId::from("engine:test");
+        for (repository, password) in [
+            ("q.example/a/b", Some("repo")),
+            ("q.example/a/b/c", Some("repo")),
+            ("q.example/a/c", Some("space")),
+            ("q.example/c", Some("host")),
+            ("q.example/e/f", Some("host")),
+            ("docker.io/library/x", Some("hub")),
+            ("other.example/a", None),
+        ] {
+            let found = config.auth_of_repository(CallSite::new("engine.pull", &id), repository).await.unwrap();
+            assert_eq!(found.as_ref().map(|auth| exposed(auth.password.as_ref())), password, "{repository}");
+            assert!(found.is_none_or(|auth| !auth.server.contains("/a")), "{repository}");
+        }
     }
 }

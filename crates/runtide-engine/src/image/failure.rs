@@ -4,6 +4,8 @@ use runtide_core::{Error, ErrorKind, backend::CallSite};
 
 /// Words of the daemon, and of the registries behind it, with the kind that they mean. The first that is found decides.
 const WORDS: &[(&str, ErrorKind)] = &[
+    // A missing file of a step, whose name may be any of the words below.
+    ("copier: stat", ErrorKind::InvalidInput),
     ("no basic auth credentials", ErrorKind::Unauthenticated),
     ("authentication required", ErrorKind::Unauthenticated),
     ("incorrect username or password", ErrorKind::Unauthenticated),
@@ -49,7 +51,6 @@ const WORDS: &[(&str, ErrorKind)] = &[
     ("Unknown instruction", ErrorKind::InvalidInput),
     ("was not found in the provided Dockerfile", ErrorKind::InvalidInput),
     ("no items matching glob", ErrorKind::InvalidInput),
-    ("copier: stat", ErrorKind::InvalidInput),
     ("short-name resolution enforced", ErrorKind::InvalidInput),
     ("did not resolve to an alias", ErrorKind::InvalidInput),
     ("not found", ErrorKind::NotFound),

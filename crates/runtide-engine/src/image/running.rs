@@ -24,8 +24,8 @@ pub trait Goal: fmt::Debug + Send + 'static {
     /// Notes what a line says of the result.
     fn note(&mut self, line: &Progress);
 
-    /// One line as an item of the stream; `None`: it shows nothing.
-    fn step(&mut self, line: Progress) -> Option<ImageProgress>;
+    /// One line as items of the stream.
+    fn step(&mut self, line: Progress) -> Vec<ImageProgress>;
 
     /// The images that must be there now.
     ///

@@ -1,6 +1,6 @@
 //! `/containers/{id}/json`: every field of one container.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::collections::BTreeMap;
 
 use runtide_core::{BackendId, ExitStatus, Incarnation, Instance, InstanceId, InstanceKind};
 use runtide_engine::{

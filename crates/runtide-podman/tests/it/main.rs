@@ -12,7 +12,10 @@
 #![cfg(unix)]
 
 mod bench;
+mod images;
 mod managers;
 mod pods;
 mod scripted;
+mod secrets;
+mod ssh;
 mod watch;

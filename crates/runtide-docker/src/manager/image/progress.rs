@@ -41,6 +41,25 @@ impl Goal {
     }
 }
 
+/// One line as an item of the stream; `None`: it shows nothing.
+fn item_of(line: Progress) -> Option<ImageProgress> {
+    if let Some(text) = line.stream {
+        return Some(ImageProgress::Output(Bytes::from(text)));
+    }
+    let status = line.status?;
+    let Some(id) = line.id else { return Some(ImageProgress::Output(Bytes::from(status + "\n"))) };
+    let step = match status.as_str() {
+        "Pulling fs layer" | "Waiting" | "Preparing" => LayerStep::Waiting,
+        "Downloading" => LayerStep::Transferring,
+        "Verifying Checksum" | "Download complete" | "Extracting" | "Loading layer" => LayerStep::Unpacking,
+        "Pull complete" | "Already exists" => LayerStep::Complete,
+        status if status.starts_with("Retrying in ") => LayerStep::Transferring,
+        _ => return Some(ImageProgress::Output(Bytes::from(format!("{id}: {status}\n")))),
+    };
+    let (done, total) = line.bytes.unwrap_or_default();
+    Some(ImageProgress::Layer { id, step, done, total })
+}
+
 impl image::Goal for Goal {
     fn note(&mut self, line: &Progress) {
         match self {
@@ -64,22 +83,8 @@ impl image::Goal for Goal {
         }
     }
 
-    fn step(&mut self, line: Progress) -> Option<ImageProgress> {
-        if let Some(text) = line.stream {
-            return Some(ImageProgress::Output(Bytes::from(text)));
-        }
-        let status = line.status?;
-        let Some(id) = line.id else { return Some(ImageProgress::Output(Bytes::from(status + "\n"))) };
-        let step = match status.as_str() {
-            "Pulling fs layer" | "Waiting" | "Preparing" => LayerStep::Waiting,
-            "Downloading" => LayerStep::Transferring,
-            "Verifying Checksum" | "Download complete" | "Extracting" | "Loading layer" => LayerStep::Unpacking,
-            "Pull complete" | "Already exists" => LayerStep::Complete,
-            status if status.starts_with("Retrying in ") => LayerStep::Transferring,
-            _ => return Some(ImageProgress::Output(Bytes::from(format!("{id}: {status}\n")))),
-        };
-        let (done, total) = line.bytes.unwrap_or_default();
-        Some(ImageProgress::Layer { id, step, done, total })
+    fn step(&mut self, line: Progress) -> Vec<ImageProgress> {
+        item_of(line).into_iter().collect()
     }
 
     fn results(&self) -> Result<Vec<ImageRef>, (ErrorKind, &'static str)> {
