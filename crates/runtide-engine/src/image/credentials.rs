@@ -222,22 +222,27 @@ impl ClientConfig {
         if let Some(name) = self.helpers.as_ref().and_then(|helpers| helpers.get(registry)) {
             return self.ask(site, name, registry).await;
         }
-        let mut key = repository;
-        while let Some((namespace, _)) = key.rsplit_once('/') {
-            if self.auths.as_ref().is_some_and(|auths| auths.contains_key(key))
-                && let Some(auth) = self.listed(site, key)?
+        let namespaces = std::iter::successors(Some(repository), |key| key.rsplit_once('/').map(|(above, _)| above));
+        for key in namespaces {
+            if let Some(entry) = self.auths.as_ref().and_then(|auths| auths.get(key))
+                && let Some(auth) = self.read_entry(site, registry, entry)?
             {
-                return Ok(Some(RegistryAuth { server: registry.to_owned(), ..auth }));
+                return Ok(Some(auth));
             }
-            key = namespace;
         }
-        if registry == "docker.io"
-            && self.auths.as_ref().is_some_and(|auths| auths.contains_key(registry))
-            && let Some(auth) = self.listed(site, registry)?
+        // Addresses are those of registries, as old logins wrote them. A namespace of another one is none.
+        let hosts =
+            if registry == "docker.io" { &["index.docker.io", "registry-1.docker.io"][..] } else { &[registry] };
+        let is_address = |key: &str| key.contains("://") && hosts.contains(&host_of(key));
+        if let Some((_, entry)) = self.auths.iter().flatten().find(|(key, _)| is_address(key))
+            && let Some(auth) = self.read_entry(site, registry, entry)?
         {
             return Ok(Some(auth));
         }
-        self.auth(site, registry).await
+        match self.store.as_deref().filter(|store| !store.is_empty()) {
+            Some(store) => self.ask(site, store, key(registry)).await,
+            None => Ok(None),
+        }
     }
 
     /// The credentials of every registry that the configuration knows, as a build needs them. A helper or an entry that fails is
@@ -296,7 +301,11 @@ impl ClientConfig {
         let entry = auths
             .get(key)
             .or_else(|| auths.iter().find(|(address, _)| host_of(address) == key).map(|(_, entry)| entry));
-        let Some(entry) = entry else { return Ok(None) };
+        entry.map_or(Ok(None), |entry| self.read_entry(site, key, entry))
+    }
+
+    /// The credentials in an entry; `None`: it has none.
+    fn read_entry(&self, site: CallSite<'_>, key: &str, entry: &Entry) -> Result<Option<RegistryAuth>> {
         let secret = |text: &Option<String>| text.as_deref().filter(|text| !text.is_empty()).map(Secret::new);
         let mut auth = RegistryAuth {
             username: entry.username.clone().unwrap_or_default(),
@@ -429,7 +438,8 @@ mod tests {
         // `of:repo`, `of:space`, `of:host` and `of:hub`, as `podman login` writes them.
         let config = config(
             r#"{"auths": {"q.example/a/b": {"auth": "b2Y6cmVwbw=="}, "q.example/a": {"auth": "b2Y6c3BhY2U="},
-                "q.example": {"auth": "b2Y6aG9zdA=="}, "docker.io": {"auth": "b2Y6aHVi"}, "q.example/e": {}}}"#,
+                "q.example": {"auth": "b2Y6aG9zdA=="}, "docker.io": {"auth": "b2Y6aHVi"}, "q.example/e": {},
+                "https://old.example/v1/": {"auth": "b2Y6aG9zdA=="}, "n.example/a": {"auth": "b2Y6c3BhY2U="}}}"#,
         );
         let id = BackendId::from("engine:test");
         for (repository, password) in [
@@ -439,6 +449,9 @@ mod tests {
             ("q.example/c", Some("host")),
             ("q.example/e/f", Some("host")),
             ("docker.io/library/x", Some("hub")),
+            ("old.example/a", Some("host")),
+            ("n.example/a", Some("space")),
+            ("n.example/b", None),
             ("other.example/a", None),
         ] {
             let found = config.auth_of_repository(CallSite::new("engine.pull", &id), repository).await.unwrap();

@@ -79,7 +79,7 @@ impl Ssh {
         if path.contains("${") || path.chars().any(char::is_control) {
             return Err("the key's path has a variable or a control character in it".to_owned());
         }
-        let escaped = path.replace('%', "%%");
+        let escaped = path.replace('%', "%%").replace('\\', r"\\").replace('"', "\\\"");
         self.identity = Some(if path.starts_with('/') { escaped } else { format!("./{escaped}") });
         Ok(self)
     }
@@ -136,7 +136,8 @@ impl Ssh {
             arguments.extend(["-p".to_owned(), port.to_string()]);
         }
         if let Some(identity) = &self.identity {
-            arguments.extend(["-i".to_owned(), identity.clone()]);
+            // Not by `-i`, which looks for a file of this name before it expands it.
+            arguments.extend(["-o".to_owned(), format!("IdentityFile=\"{identity}\"")]);
         }
         if self.is_local_machine {
             let options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "IdentitiesOnly=yes"];
@@ -244,10 +245,17 @@ mod tests {
             let ssh = Ssh::parse("h").unwrap().with_identity(Some(path))?;
             Ok::<_, String>(ssh.arguments("x", Duration::from_secs(1)))
         };
-        for (path, given) in [("/k", "/k"), ("/a b/100%d", "/a b/100%%d"), ("~/k", "./~/k"), ("-k", "./-k")] {
-            assert_eq!(arguments(path).unwrap().get(..2).unwrap(), ["-i", given]);
+        for (path, given) in [
+            ("/k", "/k"),
+            ("/a b/100%d", "/a b/100%%d"),
+            ("~/k", "./~/k"),
+            ("-k", "./-k"),
+            (r#"/a"b\c"#, r#"/a\"b\\c"#),
+        ] {
+            let option = format!("IdentityFile=\"{given}\"");
+            assert_eq!(arguments(path).unwrap().get(..2).unwrap(), ["-o", option.as_str()]);
         }
-        assert_eq!(arguments("").unwrap().first().unwrap(), "-o", "none is named");
+        assert_eq!(arguments("").unwrap().get(1).unwrap(), "ConnectTimeout=1", "none is named");
         for path in ["/${HOME}/k", "/a\nb", "/\0"] {
             arguments(path).unwrap_err();
         }

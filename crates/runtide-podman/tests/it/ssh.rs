@@ -168,7 +168,7 @@ async fn the_key_of_a_connection_is_the_one_that_is_used() {
     let key = folder.join("user_key");
     backend(Some(key.to_str().unwrap())).connect().await.unwrap();
     // Names that ssh would expand are names.
-    let odd = remote.scripts.path().join("100%d key");
+    let odd = remote.scripts.path().join("100%d \"key\\");
     fs::copy(&key, &odd).unwrap();
     fs::set_permissions(&odd, fs::Permissions::from_mode(0o600)).unwrap();
     backend(Some(odd.to_str().unwrap())).connect().await.unwrap();

@@ -99,8 +99,9 @@ impl ImageManager for Images {
         const OPERATION: &str = "podman.inspect_image";
         let described = self.described(OPERATION, checked(self.client.site(OPERATION), image)?).await?;
         let create = |name: &str| {
+            // As root: a user or a group that the image names and does not have would keep its files from being read.
             let body = serde_json::json!({
-                "name": name, "image": described.id(), "entrypoint": ["/"], "labels": {OWNER.0: OWNER.1},
+                "user": "0:0", "name": name, "image": described.id(), "entrypoint": ["/"], "labels": {OWNER.0: OWNER.1},
                 "netns": {"nsmode": "none"}, "image_volume_mode": "ignore",
             });
             Request::post("/containers/create").with_json(&body)

@@ -104,13 +104,16 @@ async fn a_build_that_fails_says_why() {
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
 }
 
+/// Podman ends no step that is under way, and begins none behind it.
 #[tokio::test]
-async fn a_build_that_is_dropped_is_cancelled() {
+async fn a_build_that_is_dropped_ends_with_its_step() {
     let Some(bench) = Bench::new("build-dropped").await else { return };
     let word = format!("word-of-{}", bench.prefix);
-    let dockerfile = format!("FROM {}\nRUN echo begun; sleep 100000; echo {word}\n", Bench::image());
+    let dockerfile = format!("FROM {}\nRUN echo begun; sleep 5; echo {word}\nRUN echo later\n", Bench::image());
     let context = BuildContext::Tar(tar_of(&[("Dockerfile", &dockerfile)]));
-    let mut stream = images(&bench).build(context, options(&bench)).await.unwrap();
+    let name = ImageRef::from(format!("localhost/{}:1", bench.prefix));
+    let mut stream =
+        images(&bench).build(context, options(&bench).with_tags([name.clone()]).with_no_cache()).await.unwrap();
     let begun = async {
         while let Some(item) = stream.next().await {
             if matches!(item.unwrap(), ImageProgress::Output(bytes) if bytes.starts_with(b"begun")) {
@@ -132,5 +135,12 @@ async fn a_build_that_is_dropped_is_cancelled() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(120), ended).await.expect("the step is ended");
+    tokio::time::timeout(Duration::from_secs(120), ended).await.expect("the step ends");
+    // A build that went on would be done when another, begun behind it, is.
+    let other = format!("FROM {}\nRUN echo one\nRUN echo two\n", Bench::image());
+    let other = BuildContext::Tar(tar_of(&[("Dockerfile", &other)]));
+    done(images(&bench).build(other, options(&bench).with_no_cache()).await).await;
+    assert!(!images(&bench).exists(&name).await.unwrap());
+    let mine = [("runtide.test", bench.prefix.as_str())].into_iter().collect::<runtide_core::Labels>();
+    images(&bench).prune(runtide_core::manager::PruneOptions::default().with_labels(mine)).await.unwrap();
 }

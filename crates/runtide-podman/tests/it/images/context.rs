@@ -221,7 +221,7 @@ async fn a_service_copies_the_same_of_ours_as_of_the_commands() {
         let Some(theirs) = podman(&socket, &["--no-cache", &label], folder.path()).await else { return };
         assert!(theirs.status.success(), "{theirs:?}");
         let theirs = copied(&String::from_utf8_lossy(&theirs.stdout));
-        assert!(theirs.len() > 1, "{theirs:?}");
+        assert!(!theirs.is_empty());
         assert_eq!(copied(&printed(&items)), theirs, "{ignore:?}");
     }
     let mine = [("runtide.test", bench.prefix.as_str())].into_iter().collect::<runtide_core::Labels>();
