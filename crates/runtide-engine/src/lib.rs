@@ -10,6 +10,7 @@ pub mod error;
 mod feed;
 mod hijack;
 pub mod image;
+pub mod late;
 mod lenient;
 pub mod network;
 pub mod output;
@@ -20,6 +21,7 @@ mod request;
 mod spool;
 mod ssh;
 mod text;
+mod time;
 mod tls;
 mod transport;
 mod values;
@@ -38,6 +40,7 @@ pub use self::{
     spool::{SpoolReader, SpoolWriter, spool},
     ssh::Ssh,
     text::Text,
+    time::time,
     transport::{Body, BoxError, as_io},
     values::{Framed, Values},
 };

@@ -7,7 +7,7 @@ use runtide_core::{
     BackendId, Capabilities, Detail, EventStream, Instance, InstanceId, ListOptions, Listing, Result, RuntimeBackend,
     RuntimeInfo, RuntimeKind, WatchOptions,
     capabilities::{Support, WatchSupport},
-    manager::{LifecycleManager, LogManager, ProvisionManager},
+    manager::{ImageManager, LifecycleManager, LogManager, ProvisionManager},
     watch::Driver,
 };
 
@@ -18,6 +18,7 @@ use crate::{
     inspector::PodmanInspector,
     manager,
     pods::Pods,
+    secrets::Secrets,
     source::PodmanSource,
 };
 
@@ -55,7 +56,9 @@ pub struct PodmanBackend {
     lifecycle: manager::Lifecycle,
     provision: manager::Provision,
     logs: manager::Logs,
+    images: manager::Images,
     pods: Pods,
+    secrets: Secrets,
 }
 
 impl PodmanBackend {
@@ -76,7 +79,9 @@ impl PodmanBackend {
             lifecycle: manager::Lifecycle::new(client.clone()),
             provision: manager::Provision::new(client.clone()),
             logs: manager::Logs::new(client.clone()),
+            images: manager::Images::new(client.clone()),
             pods: Pods::new(client.clone()),
+            secrets: Secrets::new(client.clone()),
             client,
         })
     }
@@ -85,7 +90,15 @@ impl PodmanBackend {
     pub fn pods(&self) -> &Pods {
         &self.pods
     }
+
+    /// The secrets of this service: what they are, and never their values.
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
 }
+
+/// Beginnings of the verbs that every service has.
+const MANAGERS: [&str; 4] = ["lifecycle_", "provision_", "logs_", "images_"];
 
 fn capabilities(logger: Option<&EventLogger>) -> Capabilities {
     let Some(logger) = logger else { return Capabilities::default() };
@@ -95,7 +108,7 @@ fn capabilities(logger: Option<&EventLogger>) -> Capabilities {
         EventLogger::Kept(_) => WatchSupport::Resumable,
     };
     for (verb, support) in can.verbs_mut() {
-        if verb.starts_with("lifecycle_") || verb.starts_with("provision_") || verb.starts_with("logs_") {
+        if MANAGERS.iter().any(|manager| verb.starts_with(manager)) {
             *support = Support::Yes;
         }
     }
@@ -164,5 +177,9 @@ impl RuntimeBackend for PodmanBackend {
 
     fn logs(&self) -> Option<&dyn LogManager> {
         Some(&self.logs)
+    }
+
+    fn images(&self) -> Option<&dyn ImageManager> {
+        Some(&self.images)
     }
 }

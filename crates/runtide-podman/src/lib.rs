@@ -16,10 +16,11 @@ mod origin;
 mod pods;
 mod polled;
 mod progress;
+mod secrets;
 mod source;
 mod subscription;
 
-pub use runtide_engine::{Endpoint, Tls};
+pub use runtide_engine::{Endpoint, Ssh, Tls};
 
 pub use self::{
     backend::PodmanBackend,
@@ -28,4 +29,5 @@ pub use self::{
     normalize::quadlet_unit,
     origin::Origin,
     pods::{Pod, PodState, Pods},
+    secrets::{Secret, Secrets},
 };

@@ -7,7 +7,6 @@ mod container;
 mod exec;
 mod image;
 mod kill;
-mod late;
 mod lifecycle;
 mod log;
 mod native;

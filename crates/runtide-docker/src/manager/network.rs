@@ -14,7 +14,10 @@ use runtide_core::{
     backend::CreateGuard,
     manager::{ConnectOptions, Effect, NetworkAttachment, NetworkId, NetworkInfo, NetworkManager, NetworkSpec},
 };
-use runtide_engine::Request;
+use runtide_engine::{
+    Request,
+    late::{self, LATEST_ANSWER},
+};
 use serde::{Deserialize, Serialize};
 
 use self::reply::Member;
@@ -22,7 +25,6 @@ pub(super) use self::reply::{Network, Settings};
 use super::{
     container::{Call, Container, is_name},
     items,
-    late::{self, LATEST_ANSWER},
     spec::{NO_ENDPOINT_OPTIONS, PREDEFINED, is_host_name, shown},
 };
 use crate::client::Client;

@@ -10,12 +10,14 @@ use runtide_core::{
     backend::CreateGuard,
     manager::{InstanceSpec, NetworkAttachment, ProvisionManager},
 };
-use runtide_engine::Request as Asked;
+use runtide_engine::{
+    Request as Asked,
+    late::{self, LATEST_ANSWER},
+};
 use serde::Deserialize;
 
 use super::{
     container::{Call, is_status, speaks},
-    late::{self, LATEST_ANSWER},
     network::{self, Network},
     spec::{Refused, Request},
 };

@@ -5,6 +5,7 @@
 //! container's state before and after, never from a message.
 
 mod container;
+mod image;
 mod kill;
 mod lifecycle;
 mod log;
@@ -14,4 +15,4 @@ mod spec;
 mod stop;
 mod wait;
 
-pub(crate) use self::{container::is_name, lifecycle::Lifecycle, log::Logs, provision::Provision};
+pub(crate) use self::{container::is_name, image::Images, lifecycle::Lifecycle, log::Logs, provision::Provision};

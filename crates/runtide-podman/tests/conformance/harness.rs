@@ -41,7 +41,7 @@ const LINE: u64 = 1_024;
 
 /// Laws that do not apply to Podman.
 pub(crate) const SKIPS: &[(Law, &str)] =
-    &[(Law::M7, "operations are composed of networks and images, which this backend does not manage yet")];
+    &[(Law::M7, "operations are composed of networks, which this backend does not manage yet")];
 
 /// One test's share of the daemon.
 pub(crate) struct PodmanHarness {

@@ -15,11 +15,14 @@ mod activated;
 mod bench;
 #[path = "../conformance/event_log.rs"]
 mod event_log;
+mod images;
 mod log_of_events;
 mod managers;
 mod pods;
 mod rootless;
 mod rotation;
 mod scripted;
+mod secrets;
+mod ssh;
 mod wait;
 mod watch;

@@ -10,17 +10,18 @@
 //! image prune` removes; it takes a kilobyte.
 
 use runtide_core::{ErrorKind, Result, backend::CreateGuard};
-use runtide_engine::{Request, segment};
+use runtide_engine::{
+    Request,
+    late::{self, LATEST_ANSWER},
+    segment,
+};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::{On, Volume};
 use crate::{
     client::Client,
-    manager::{
-        item, items,
-        late::{self, LATEST_ANSWER},
-    },
+    manager::{item, items},
 };
 
 const OWNER: &str = "runtide.owner";

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use runtide_core::{Error, ErrorKind, Result, backend::CreateGuard};
 
-use crate::client::Client;
+use crate::{client::Client, dialect::Dialect};
 
 /// Longest wait for the answer to a create, also where no caller waits for it any more.
-pub(super) const LATEST_ANSWER: Duration = Duration::from_secs(300);
+pub const LATEST_ANSWER: Duration = Duration::from_secs(300);
 
 /// Pauses before the looks for what a create without an answer made.
 const PAUSES: [Duration; 4] =
@@ -18,10 +18,13 @@ const PAUSES: [Duration; 4] =
 
 /// Runs a create to its end, also if this future is dropped. What it made is then dropped: its guard removes it.
 ///
+/// # Errors
+/// Those of the create; `Cancelled` where the runtime of its task has ended.
+///
 /// # Cancel safety
 /// Sound; see above.
-pub(super) async fn seen_through<T: Send + 'static>(
-    client: &Client,
+pub async fn seen_through<D: Dialect, T: Send + 'static>(
+    client: &Client<D>,
     operation: &'static str,
     create: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
@@ -34,7 +37,7 @@ pub(super) async fn seen_through<T: Send + 'static>(
 }
 
 /// Removes what a failed create made. If its answer did not come, the daemon may still be at it: a task looks again later.
-pub(super) async fn undo(error: &Error, guard: impl Fn() -> CreateGuard + Send + 'static) {
+pub async fn undo(error: &Error, guard: impl Fn() -> CreateGuard + Send + 'static) {
     guard().undo().await;
     if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Protocol) {
         tokio::spawn(async move {
