@@ -106,13 +106,13 @@ impl Environment {
     /// The files in which the command stores credentials for registries, in its order.
     pub(crate) fn auth_files(&self) -> Vec<PathBuf> {
         const NAME: &str = "containers/auth.json";
-        let first = self.path("REGISTRY_AUTH_FILE").or_else(|| match self.path("XDG_RUNTIME_DIR") {
-            Some(runtime) => Some(runtime.join(NAME)),
-            None => Some(PathBuf::from(format!("/run/containers/{}/auth.json", uid()?))),
+        let first = self.path("REGISTRY_AUTH_FILE").unwrap_or_else(|| match self.path("XDG_RUNTIME_DIR") {
+            Some(runtime) => runtime.join(NAME),
+            None => PathBuf::from(format!("/run/containers/{}/auth.json", uid())),
         });
         let of_user = self.user_folder().map(|folder| folder.join("auth.json"));
         let dockers = self.path("DOCKER_CONFIG").or_else(|| Some(self.path("HOME")?.join(".docker")));
-        [first, of_user, dockers.map(|folder| folder.join("config.json"))].into_iter().flatten().collect()
+        [Some(first), of_user, dockers.map(|folder| folder.join("config.json"))].into_iter().flatten().collect()
     }
 
     /// The sockets of this user's services, in order of preference. Whether anything listens there is not known.
@@ -132,13 +132,13 @@ impl Environment {
 }
 
 #[cfg(unix)]
-fn uid() -> Option<u32> {
-    Some(rustix::process::geteuid().as_raw())
+fn uid() -> u32 {
+    rustix::process::geteuid().as_raw()
 }
 
 #[cfg(not(unix))]
-fn uid() -> Option<u32> {
-    None
+fn uid() -> u32 {
+    0
 }
 
 #[cfg(unix)]
