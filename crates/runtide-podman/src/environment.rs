@@ -101,14 +101,13 @@ impl Environment {
     /// The files in which the command stores credentials for registries, in its order.
     pub(crate) fn auth_files(&self) -> Vec<PathBuf> {
         const NAME: &str = "containers/auth.json";
-        let first = self.path("REGISTRY_AUTH_FILE").or_else(|| match self.path("XDG_RUNTIME_DIR") {
-            Some(runtime) => Some(runtime.join(NAME)),
-            None if cfg!(unix) => Some(PathBuf::from(format!("/run/containers/{}/auth.json", self.user))),
-            None => None,
+        let first = self.path("REGISTRY_AUTH_FILE").unwrap_or_else(|| match self.path("XDG_RUNTIME_DIR") {
+            Some(runtime) => runtime.join(NAME),
+            None => PathBuf::from(format!("/run/containers/{}/auth.json", self.user)),
         });
         let of_user = self.user_folder().map(|folder| folder.join("auth.json"));
         let dockers = self.path("DOCKER_CONFIG").or_else(|| Some(self.path("HOME")?.join(".docker")));
-        [first, of_user, dockers.map(|folder| folder.join("config.json"))].into_iter().flatten().collect()
+        [Some(first), of_user, dockers.map(|folder| folder.join("config.json"))].into_iter().flatten().collect()
     }
 
     /// The connection of this name.

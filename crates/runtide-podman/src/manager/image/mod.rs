@@ -123,7 +123,7 @@ impl ImageManager for Images {
             let is_word = |part: &&str| {
                 !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
             };
-            if !(2..=3).contains(&parts.len()) || !parts.iter().all(|part| is_word(part)) {
+            if !(2..=3).contains(&parts.len()) || !parts.iter().all(is_word) {
                 return Err(site
                     .error(ErrorKind::InvalidInput, "a platform is os/arch or os/arch/variant")
                     .with_context("platform", platform.escape_debug()));
