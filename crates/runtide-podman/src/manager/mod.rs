@@ -5,13 +5,17 @@
 //! container's state before and after, never from a message.
 
 mod container;
+mod exec;
 mod kill;
 mod lifecycle;
 mod log;
 mod provision;
 mod remove;
 mod spec;
+mod stats;
 mod stop;
 mod wait;
 
-pub(crate) use self::{container::is_name, lifecycle::Lifecycle, log::Logs, provision::Provision};
+pub(crate) use self::{
+    container::is_name, exec::Exec, lifecycle::Lifecycle, log::Logs, provision::Provision, stats::Stats,
+};

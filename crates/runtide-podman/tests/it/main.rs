@@ -11,8 +11,12 @@
 )]
 #![cfg(unix)]
 
+mod attach;
 mod bench;
+mod exec;
+mod exec_scripted;
 mod managers;
 mod pods;
 mod scripted;
+mod stats;
 mod watch;
