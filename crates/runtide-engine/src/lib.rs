@@ -7,6 +7,7 @@ mod connection;
 mod dialect;
 mod endpoint;
 pub mod error;
+pub mod exec;
 mod feed;
 mod hijack;
 pub mod image;

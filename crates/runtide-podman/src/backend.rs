@@ -7,7 +7,7 @@ use runtide_core::{
     BackendId, Capabilities, Detail, EventStream, Instance, InstanceId, ListOptions, Listing, Result, RuntimeBackend,
     RuntimeInfo, RuntimeKind, WatchOptions,
     capabilities::{Support, WatchSupport},
-    manager::{ImageManager, LifecycleManager, LogManager, ProvisionManager},
+    manager::{ExecManager, ImageManager, LifecycleManager, LogManager, ProvisionManager, StatsManager},
     watch::Driver,
 };
 
@@ -56,6 +56,8 @@ pub struct PodmanBackend {
     lifecycle: manager::Lifecycle,
     provision: manager::Provision,
     logs: manager::Logs,
+    exec: manager::Exec,
+    stats: manager::Stats,
     images: manager::Images,
     pods: Pods,
     secrets: Secrets,
@@ -79,6 +81,8 @@ impl PodmanBackend {
             lifecycle: manager::Lifecycle::new(client.clone()),
             provision: manager::Provision::new(client.clone()),
             logs: manager::Logs::new(client.clone()),
+            exec: manager::Exec::new(client.clone()),
+            stats: manager::Stats::new(client.clone()),
             images: manager::Images::new(client.clone()),
             pods: Pods::new(client.clone()),
             secrets: Secrets::new(client.clone()),
@@ -98,7 +102,7 @@ impl PodmanBackend {
 }
 
 /// Beginnings of the verbs that every service has.
-const MANAGERS: [&str; 4] = ["lifecycle_", "provision_", "logs_", "images_"];
+const MANAGERS: [&str; 6] = ["lifecycle_", "provision_", "logs_", "exec_", "stats_", "images_"];
 
 fn capabilities(logger: Option<&EventLogger>) -> Capabilities {
     let Some(logger) = logger else { return Capabilities::default() };
@@ -181,5 +185,13 @@ impl RuntimeBackend for PodmanBackend {
 
     fn images(&self) -> Option<&dyn ImageManager> {
         Some(&self.images)
+    }
+
+    fn exec(&self) -> Option<&dyn ExecManager> {
+        Some(&self.exec)
+    }
+
+    fn stats(&self) -> Option<&dyn StatsManager> {
+        Some(&self.stats)
     }
 }

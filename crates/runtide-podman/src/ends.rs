@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Time for which the head of a stream is awaited. Some versions send it with the first message.
-const HEAD: Duration = Duration::from_millis(500);
+pub(crate) const HEAD: Duration = Duration::from_millis(500);
 
 /// One end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,22 +45,6 @@ impl Ends {
         Ok(Self { id: id.to_owned(), feed, read: VecDeque::new() })
     }
 
-    /// The first end after `begin` that is in the log now; `None`: there is none.
-    ///
-    /// # Errors
-    /// As for any call; `Timeout` also where the log is too long to be read.
-    pub(crate) async fn logged(
-        client: &Client,
-        operation: &'static str,
-        id: &str,
-        begin: SystemTime,
-    ) -> Result<Option<End>> {
-        let request = request(id, begin).with_query("stream", false);
-        let body = client.call(operation, request, client.deadline()).await?;
-        let mut values = Values::<Event<'_>>::of(&body);
-        Ok(values.find_map(|framed| end(&framed, id)))
-    }
-
     /// The next end; `None`: the response ended, broke off, or was refused.
     ///
     /// # Cancel safety
@@ -73,12 +57,25 @@ impl Ends {
             if !poll_fn(|cx| self.feed.poll_more(cx)).await.ok()? {
                 return None;
             }
-            let mut values = Values::<Event<'_>>::of(self.feed.unread());
-            self.read.extend(values.by_ref().filter_map(|framed| end(&framed, &self.id)));
-            let used = values.read();
+            let used = ends_in(self.feed.unread(), &self.id, &mut self.read);
             self.feed.consume(used);
         }
     }
+}
+
+/// Appends the ends of this container in these bytes, and returns the number of bytes that were read.
+fn ends_in(bytes: &[u8], id: &str, ends: &mut VecDeque<End>) -> usize {
+    let mut values = Values::<Event<'_>>::of(bytes);
+    for framed in values.by_ref() {
+        if let Framed::Value(event) = framed
+            && event.action() == Action::Died
+            && event.container() == Some(id)
+            && let Some(at) = event.at()
+        {
+            ends.push_back(End { at, exit: event.exit_code().map(ExitStatus::code) });
+        }
+    }
+    values.read()
 }
 
 /// The ends of this container's runs after `begin`, by the service's clock.
@@ -88,10 +85,13 @@ fn request(id: &str, begin: SystemTime) -> Request {
     Request::get("/events").with_query("filters", filters).with_query("since", since)
 }
 
-/// The end that a message reports of this container.
-fn end(framed: &Framed<'_, Event<'_>>, id: &str) -> Option<End> {
-    let Framed::Value(event) = framed else { return None };
-    let is_end = event.action() == Action::Died && event.container() == Some(id);
-    let at = event.at().filter(|_| is_end)?;
-    Some(End { at, exit: event.exit_code().map(ExitStatus::code) })
+/// The ends after `begin` that are in the log now, in their order.
+///
+/// # Errors
+/// As for any call; `Timeout` also where the log is too long to be read.
+pub(crate) async fn logged(client: &Client, operation: &'static str, id: &str, begin: SystemTime) -> Result<Vec<End>> {
+    let answer = client.call(operation, request(id, begin).with_query("stream", false), client.deadline()).await?;
+    let mut ends = VecDeque::new();
+    ends_in(&answer, id, &mut ends);
+    Ok(ends.into())
 }

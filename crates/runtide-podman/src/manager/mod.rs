@@ -5,6 +5,7 @@
 //! container's state before and after, never from a message.
 
 mod container;
+mod exec;
 mod image;
 mod kill;
 mod lifecycle;
@@ -12,7 +13,10 @@ mod log;
 mod provision;
 mod remove;
 mod spec;
+mod stats;
 mod stop;
 mod wait;
 
-pub(crate) use self::{container::is_name, image::Images, lifecycle::Lifecycle, log::Logs, provision::Provision};
+pub(crate) use self::{
+    container::is_name, exec::Exec, image::Images, lifecycle::Lifecycle, log::Logs, provision::Provision, stats::Stats,
+};

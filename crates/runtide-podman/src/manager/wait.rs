@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::container::{Call, Container};
 use crate::{
     client::EventLogger,
-    ends::{End, Ends},
+    ends::{self, End, Ends},
 };
 
 /// Longest absence of the service before the wait fails. Containers live on without it.
@@ -160,13 +160,14 @@ async fn reported(
     call: Call<'_>,
     first: &Container,
     logger: &EventLogger,
-    ends: &mut Ends,
+    subscription: &mut Ends,
 ) -> Result<Option<End>, Lost> {
     let Some(begin) = first.began() else { return Ok(None) };
-    match Ends::logged(call.client, call.operation, &first.id, begin).await {
+    let logged = ends::logged(call.client, call.operation, &first.id, begin).await;
+    match logged.map(|ends| ends.into_iter().next()) {
         Ok(Some(end)) => return Ok(Some(end)),
         Ok(None) if logger.is_journal() => {
-            if let Ok(Some(end)) = tokio::time::timeout(JOURNALED_WITHIN, ends.next()).await {
+            if let Ok(Some(end)) = tokio::time::timeout(JOURNALED_WITHIN, subscription.next()).await {
                 return Ok(Some(end));
             }
         }

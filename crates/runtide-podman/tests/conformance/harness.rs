@@ -12,8 +12,8 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_conformance::{
-    Absent, Change, Dialect, Done, Fact, Fault, Harness, Held, Law, Life, Obstacle, Output, Supported, Timing, Tuning,
-    Workload,
+    Absent, Change, Command, Dialect, Done, Fact, Fault, Harness, Held, Law, Life, Obstacle, Output, Supported, Timing,
+    Tuning, Workload,
     daemon::Daemon,
     proxy::{Action, Endpoint as Socket, Proxy, Rule},
     testbed::{Testbed, Turn},
@@ -65,6 +65,13 @@ fn broken(reason: impl Into<String>) -> Absent {
 
 fn done<T>(result: Result<T, String>) -> Done<T> {
     result.map_err(Obstacle::Failed)
+}
+
+/// A script in which `print o` and `print e` write the lines of either side.
+fn printing(bytes: u64, script: &str) -> String {
+    let lines = bytes / LINE;
+    let print = "BEGIN { p = sprintf(\"%1008s\", \"\"); for (i = 0; i < n; i++) printf \"%s%014d%s\\n\", c, i, p }";
+    format!("print() {{ awk -v c=$1 -v n={lines} '{print}'; }}; {script}")
 }
 
 impl PodmanHarness {
@@ -142,12 +149,8 @@ impl PodmanHarness {
             Workload::Idle | Workload::Checked => "trap '' HUP; trap 'exit 0' TERM INT; sleep 100000 & wait".to_owned(),
             Workload::Exit { after, code } => format!("sleep {}; exit {code}", after.as_secs_f64()),
             Workload::Oom => "tail /dev/zero".to_owned(),
-            Workload::Print { bytes } => {
-                let lines = bytes / LINE;
-                let print =
-                    "BEGIN { p = sprintf(\"%1008s\", \"\"); for (i = 0; i < n; i++) printf \"%s%014d%s\\n\", c, i, p }";
-                format!("print() {{ awk -v c=$1 -v n={lines} '{print}'; }}; print o & print e >&2; wait")
-            }
+            Workload::Print { bytes } => printing(*bytes, "print o & print e >&2; wait"),
+            Workload::Greet { bytes } => printing(*bytes, "print o"),
             _ => return None,
         })
     }
@@ -400,6 +403,26 @@ impl Harness for PodmanHarness {
     fn output(&self, side: LogSource, bytes: u64) -> Output {
         let letter = if side == LogSource::Stdout { 'o' } else { 'e' };
         Box::new((0..bytes / LINE).map(move |n| format!("{letter}{n:014}{:1008}\n", "").into_bytes()))
+    }
+
+    fn commands(&self, bytes: u64) -> Vec<Command> {
+        let (out, err) = (LogSource::Stdout, LogSource::Stderr);
+        let shell = |script: &str| Command::new(["sh", "-c", script]);
+        let mut fails = shell("exit 3");
+        fails.code = 3;
+        let mut stdout = shell(&printing(bytes, "print o"));
+        stdout.stdout = self.output(out, bytes);
+        let mut both = shell(&printing(bytes, "print o & print e >&2; wait; exit 4"));
+        (both.stdout, both.stderr, both.code) = (self.output(out, bytes), self.output(err, bytes), 4);
+        let mut cat = Command::new(["cat"]);
+        (cat.stdin, cat.stdout) = (Some(self.output(err, bytes)), self.output(err, bytes));
+        vec![fails, stdout, both, cat]
+    }
+
+    fn echo(&self, word: &str) -> Option<Command> {
+        let mut echo = Command::new(["sh", "-c", "printf %s \"$1\"", "sh", word]);
+        echo.stdout = Box::new(std::iter::once(word.as_bytes().to_vec()));
+        Some(echo)
     }
 
     fn spec(&self, name: &str, work: &Workload) -> Done<InstanceSpec> {

@@ -13,9 +13,12 @@
 #![cfg(unix)]
 
 mod activated;
+mod attach;
 mod bench;
 #[path = "../conformance/event_log.rs"]
 mod event_log;
+mod exec;
+mod exec_scripted;
 mod images;
 mod log_of_events;
 mod managers;
@@ -25,5 +28,6 @@ mod rotation;
 mod scripted;
 mod secrets;
 mod ssh;
+mod stats;
 mod wait;
 mod watch;

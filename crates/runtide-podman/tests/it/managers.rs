@@ -166,7 +166,7 @@ async fn follows_and_waits_end_when_their_backend_is_closed() {
 #[tokio::test]
 async fn a_create_without_an_answer_removes_no_container_of_another_client() {
     let service = Service::new(PODMAN, |request| match request {
-        "POST /containers/create" => Reply::Silent,
+        "POST /containers/create" => Reply::Hangup,
         "GET /containers/web/exists" => Reply::Whole(404, "{}".to_owned()),
         "GET /containers/web/json" => {
             Reply::ok(r#"{"Id":"theirs","Config":{"Annotations":{"runtide.create":"another client's"}}}"#)

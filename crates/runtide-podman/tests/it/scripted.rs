@@ -28,6 +28,10 @@ pub(crate) enum Reply {
     Ending(Arc<Notify>),
     /// Not even a head.
     Silent,
+    /// An upgraded connection with these bytes, closed behind them, or kept open until the client gives up.
+    Upgrade(Vec<u8>, bool),
+    /// The connection is closed without an answer.
+    Hangup,
 }
 
 impl Reply {
@@ -91,6 +95,10 @@ async fn serve(mut stream: UnixStream, headers: &str, answer: Arc<Answer>, log: 
             head.push(one[0]);
         }
         let head = String::from_utf8(head).unwrap();
+        let length =
+            head.to_ascii_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+        let mut body = vec![0; length.unwrap_or(0)];
+        stream.read_exact(&mut body).await.ok()?;
         let line = head.lines().next().unwrap_or_default();
         let request = line.trim_end_matches(" HTTP/1.1").replacen("/v4.0.0/libpod", "", 1);
         log.lock().unwrap().push(request.clone());
@@ -114,6 +122,15 @@ async fn serve(mut stream: UnixStream, headers: &str, answer: Arc<Answer>, log: 
                 stream.write_all(text.as_bytes()).await.ok()?;
                 said.notified().await;
                 stream.write_all(b"0\r\n\r\n").await.ok()?;
+            }
+            Reply::Hangup => return None,
+            Reply::Upgrade(bytes, stays) => {
+                // The content type is that of every version below libpod 4.7.
+                let head = "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+                stream.write_all(&[head.as_bytes(), &bytes].concat()).await.ok()?;
+                // The input, to its end.
+                while stays && stream.read(&mut [0; 4096]).await.ok()? > 0 {}
+                return None;
             }
             Reply::Silent => {
                 let _until_it_goes = stream.read(&mut one).await.ok()?;
