@@ -40,7 +40,7 @@ fn lanes_of(package: &str, target: &str) -> &'static [Lane] {
     match (package, target) {
         ("runtide-docker" | "runtide-examples-tests", _) => &[Lane::Docker],
         ("runtide-podman", _) => &[Lane::Podman],
-        ("runtide-systemd", "runtide_systemd" | "conformance") => &[Lane::Systemd],
+        ("runtide-systemd", "runtide_systemd" | "conformance" | "chaos") => &[Lane::Systemd],
         // It needs no more than a part of a folder of units, of either machine.
         ("runtide-systemd", "store_conformance") => &[Lane::Systemd2, Lane::Systemd],
         ("runtide-systemd", _) => &[Lane::Systemd2],
@@ -138,9 +138,15 @@ impl Program {
         lanes_of(&self.package, &self.target)
     }
 
-    fn command(&self, lane: Lane) -> Command {
+    /// The command that runs it.
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.file);
         command.current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder);
+        command
+    }
+
+    fn command_in(&self, lane: Lane) -> Command {
+        let command = self.command();
         // A program without a daemon yields the processor to those with one, whose tests depend on time.
         if lane == Lane::Alone { process::patient(&command) } else { command }
     }
@@ -157,7 +163,7 @@ pub(crate) fn run(
     let run = |lane: Lane| {
         let mut tally = Tally::default();
         while let Some(program) = next(&waiting, lane).filter(|_| !process::interrupted()) {
-            let mut command = prepare(program.command(lane));
+            let mut command = prepare(program.command_in(lane));
             if lane == Lane::Systemd && program.lanes().len() > 1 {
                 // Named, the second machine would be taken, by a program that may run on either.
                 for name in SECOND_MACHINE {

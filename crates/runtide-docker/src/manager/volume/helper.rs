@@ -4,6 +4,9 @@
 //! nothing runs. A container needs an image, and the daemon may have none: an empty one is made for each transfer, without a name. To keep one would leave something behind; to take an image of the user's would hold it in use, and
 //! copy its files into an empty volume. The image is removed as soon as the container exists, which keeps what it needs of it.
 //!
+//! A volume that was removed as the transfer began is made again by the daemon, for the helper: with the helper's labels, so that it is
+//! told from the caller's, and removed with the helper.
+//!
 //! Both have a label `runtide.operation` of their own, by which they are found and removed, also if the answer to a request never
 //! came. The container has `runtide.owner` as well, with the volume's own owner or else `runtide`: a helper whose process was killed
 //! is an orphan of that owner. An image that such a process leaves, killed between the two requests, is one of those that `docker
@@ -114,7 +117,13 @@ async fn make(on: On<'_>, operation: &str, labels: &serde_json::Value) -> Result
         "HostConfig": {
             "NetworkMode": "none",
             "LogConfig": { "Type": "none" },
-            "Mounts": [{ "Type": "volume", "Source": name, "Target": TARGET, "VolumeOptions": { "NoCopy": true } }],
+            "Mounts": [{
+                "Type": "volume",
+                "Source": name,
+                "Target": TARGET,
+                // The daemon gives the labels to a volume that it has to make, and to no other.
+                "VolumeOptions": { "NoCopy": true, "Labels": labels },
+            }],
         },
     });
     let request =
@@ -153,22 +162,41 @@ async fn image(client: &Client, call: &'static str, operation: &str) -> Result<S
     id.ok_or_else(|| client.site(call).error(ErrorKind::Protocol, "the daemon does not report the image that it made"))
 }
 
-/// Removes what has this operation's label: also what was made by a request whose answer did not come.
+/// Removes what has this operation's label: also what was made by a request whose answer did not come, and the volume that the
+/// daemon made for the helper because the caller's was gone by then.
 async fn remove(client: &Client, call: &'static str, operation: &str) -> Result<()> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
     struct Found {
+        #[serde(alias = "Name")]
         id: String,
     }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Volumes<'a> {
+        #[serde(borrow)]
+        volumes: Option<&'a serde_json::value::RawValue>,
+    }
     let filters = json!({ "label": [format!("{OPERATION}={operation}")] });
-    for (kind, list, options) in
-        [("containers", "/containers/json?all=1", "?force=1&v=1"), ("images", "/images/json?all=1", "?force=1")]
-    {
+    for (kind, list, options) in [
+        ("containers", "/containers/json?all=1", "?force=1&v=1"),
+        // After the container, which holds it.
+        ("volumes", "/volumes", ""),
+        ("images", "/images/json?all=1", "?force=1"),
+    ] {
         let listed = client.call(call, Request::get(list).with_query("filters", &filters), client.deadline()).await?;
-        for Found { id } in items::<Found>(client, call, &listed)? {
+        let found: Vec<Found> = if kind == "volumes" {
+            let volumes: Volumes<'_> =
+                serde_json::from_slice(&listed).map_err(|error| client.site(call).undecodable(error))?;
+            items(client, call, volumes.volumes.map_or("null", |volumes| volumes.get()).as_bytes())?
+        } else {
+            items(client, call, &listed)?
+        };
+        for Found { id } in found {
             let request = Request::delete(format!("/{kind}/{id}{options}"));
             match client.call(call, request, client.deadline()).await {
-                // Gone, or being removed: by a guard that was dropped in the middle of its own removal.
+                // Gone, or being removed: by a guard that was dropped in the middle of its own removal. A volume may be in use: it
+                // is another client's by then.
                 Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => return Err(error),
                 _ => {}
             }
