@@ -7,7 +7,7 @@ use runtide_core::{
     BackendId, Capabilities, Detail, EventStream, Instance, InstanceId, ListOptions, Listing, Result, RuntimeBackend,
     RuntimeInfo, RuntimeKind, WatchOptions,
     capabilities::{Support, WatchSupport},
-    manager::{LifecycleManager, LogManager, ProvisionManager},
+    manager::{LifecycleManager, LogManager, NetworkManager, ProvisionManager, VolumeManager},
     watch::Driver,
 };
 
@@ -55,6 +55,8 @@ pub struct PodmanBackend {
     lifecycle: manager::Lifecycle,
     provision: manager::Provision,
     logs: manager::Logs,
+    networks: manager::Networks,
+    volumes: manager::Volumes,
     pods: Pods,
 }
 
@@ -76,6 +78,8 @@ impl PodmanBackend {
             lifecycle: manager::Lifecycle::new(client.clone()),
             provision: manager::Provision::new(client.clone()),
             logs: manager::Logs::new(client.clone()),
+            networks: manager::Networks::new(client.clone()),
+            volumes: manager::Volumes::new(client.clone()),
             pods: Pods::new(client.clone()),
             client,
         })
@@ -87,6 +91,9 @@ impl PodmanBackend {
     }
 }
 
+/// Beginnings of the verbs that every service has.
+const MANAGERS: [&str; 5] = ["lifecycle_", "provision_", "logs_", "networks_", "volumes_"];
+
 fn capabilities(logger: Option<&EventLogger>) -> Capabilities {
     let Some(logger) = logger else { return Capabilities::default() };
     let mut can = Capabilities::none("not implemented in this version");
@@ -95,7 +102,7 @@ fn capabilities(logger: Option<&EventLogger>) -> Capabilities {
         EventLogger::Kept(_) => WatchSupport::Resumable,
     };
     for (verb, support) in can.verbs_mut() {
-        if verb.starts_with("lifecycle_") || verb.starts_with("provision_") || verb.starts_with("logs_") {
+        if MANAGERS.iter().any(|manager| verb.starts_with(manager)) {
             *support = Support::Yes;
         }
     }
@@ -164,5 +171,12 @@ impl RuntimeBackend for PodmanBackend {
 
     fn logs(&self) -> Option<&dyn LogManager> {
         Some(&self.logs)
+    }
+    fn networks(&self) -> Option<&dyn NetworkManager> {
+        Some(&self.networks)
+    }
+
+    fn volumes(&self) -> Option<&dyn VolumeManager> {
+        Some(&self.volumes)
     }
 }

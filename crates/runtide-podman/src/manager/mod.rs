@@ -8,10 +8,15 @@ mod container;
 mod kill;
 mod lifecycle;
 mod log;
+mod network;
+mod objects;
 mod provision;
 mod remove;
 mod spec;
 mod stop;
+mod volume;
 mod wait;
 
-pub(crate) use self::{container::is_name, lifecycle::Lifecycle, log::Logs, provision::Provision};
+pub(crate) use self::{
+    container::is_name, lifecycle::Lifecycle, log::Logs, network::Networks, provision::Provision, volume::Volumes,
+};

@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use runtide_conformance::{report, testbed::Turn};
+use runtide_conformance::{daemon::Daemon, report, testbed::Turn};
 use runtide_core::{
     InstanceId, ListOptions, RuntimeBackend,
-    manager::{InstanceSpec, LifecycleManager, LogManager, ProvisionManager, RemoveOptions},
+    manager::{
+        InstanceSpec, LifecycleManager, LogManager, NetworkManager, ProvisionManager, RemoveOptions, VolumeManager,
+    },
 };
 use runtide_podman::{Config, Endpoint, PodmanBackend};
 
@@ -13,10 +15,11 @@ use runtide_podman::{Config, Endpoint, PodmanBackend};
 pub(crate) struct Bench {
     pub(crate) backend: PodmanBackend,
     pub(crate) prefix: String,
+    socket: PathBuf,
     _turn: Turn,
 }
 
-const LABEL: &str = "runtide.test";
+pub(crate) const LABEL: &str = "runtide.test";
 
 impl Bench {
     /// `None` without a service, with a line in the report.
@@ -27,9 +30,9 @@ impl Bench {
         };
         let socket = address.strip_prefix("unix://").map(PathBuf::from);
         let socket = socket.unwrap_or_else(|| panic!("RUNTIDE_TEST_PODMAN is '{address}', expected unix://…"));
-        let backend = PodmanBackend::new(Config::default().with_endpoint(Endpoint::unix(socket))).unwrap();
+        let backend = PodmanBackend::new(Config::default().with_endpoint(Endpoint::unix(&socket))).unwrap();
         let prefix = format!("rt-{test}-{}", std::process::id());
-        let bench = Self { backend, prefix, _turn: Turn::shared("podman").await.unwrap() };
+        let bench = Self { backend, prefix, socket, _turn: Turn::shared("podman").await.unwrap() };
         bench.clear().await;
         Some(bench)
     }
@@ -44,6 +47,23 @@ impl Bench {
 
     pub(crate) fn logs(&self) -> &dyn LogManager {
         self.backend.logs().unwrap()
+    }
+
+    pub(crate) fn networks(&self) -> &dyn NetworkManager {
+        self.backend.networks().unwrap()
+    }
+
+    pub(crate) fn volumes(&self) -> &dyn VolumeManager {
+        self.backend.volumes().unwrap()
+    }
+
+    pub(crate) fn socket(&self) -> &std::path::Path {
+        &self.socket
+    }
+
+    /// The service as it is seen from outside.
+    pub(crate) fn daemon(&self) -> Daemon {
+        Daemon::at(self.socket.clone()).below("/v4.0.0/libpod")
     }
 
     pub(crate) fn image() -> String {
@@ -64,12 +84,22 @@ impl Bench {
         id
     }
 
-    /// Removes the containers of this test.
+    /// Removes the containers, networks and volumes of this test.
     pub(crate) async fn clear(&self) {
         let listed = self.backend.list_instances(ListOptions::default()).await.unwrap();
         for instance in listed.instances {
             if instance.labels.as_ref().is_some_and(|labels| labels.get(LABEL).is_some_and(|of| of == self.prefix)) {
                 self.lifecycle().remove(&instance.id, RemoveOptions::default().with_kill()).await.unwrap();
+            }
+        }
+        for network in self.networks().list().await.unwrap() {
+            if network.labels.get(LABEL).is_some_and(|of| of == self.prefix) {
+                self.networks().remove(&network.id).await.unwrap();
+            }
+        }
+        for volume in self.volumes().list().await.unwrap() {
+            if volume.labels.get(LABEL).is_some_and(|of| of == self.prefix) {
+                self.volumes().remove(&volume.id).await.unwrap();
             }
         }
     }

@@ -12,7 +12,10 @@
 #![cfg(unix)]
 
 mod bench;
+mod lost_creates;
 mod managers;
+mod networks;
 mod pods;
 mod scripted;
+mod volumes;
 mod watch;

@@ -10,13 +10,14 @@ use runtide_core::{
     ErrorKind, Result,
     backend::{CreateGuard, lock},
 };
-use runtide_engine::{Request, as_io, segment};
+use runtide_engine::{
+    Request, as_io,
+    create::{LATEST_ANSWER, seen_through, undo},
+    segment,
+};
 
 use super::description::Image;
-use crate::{
-    client::Client,
-    manager::late::{self, LATEST_ANSWER},
-};
+use crate::client::Client;
 
 /// Owner of the container, by its label, so that one that a killed process left behind is found.
 const OWNER: (&str, &str) = ("runtide.owner", "docker.inspect_image");
@@ -77,7 +78,7 @@ async fn read_passwd(client: &Client, operation: &'static str, image: &str) -> R
         "Image": image, "Entrypoint": ["/"], "Labels": {OWNER.0: OWNER.1}, "NetworkDisabled": true,
     });
     let create = create(client.clone(), operation, name.clone(), body);
-    let guard = late::seen_through(client, operation, create).await?;
+    let guard = seen_through(client, operation, create).await?;
     let read = async {
         let mut path = PASSWD.to_owned();
         for _ in 0..LINKS {
@@ -97,7 +98,7 @@ async fn read_passwd(client: &Client, operation: &'static str, image: &str) -> R
 /// Makes the container.
 async fn create(client: Client, operation: &'static str, name: String, body: serde_json::Value) -> Result<CreateGuard> {
     let request = Request::post("/containers/create").with_query("name", &name).with_json(&body);
-    let of = client.clone();
+    let of = client.undoing();
     let guard = move || {
         CreateGuard::new(of.site(operation), &name, of.deadline(), {
             let (client, name) = (of.clone(), name.clone());
@@ -109,7 +110,7 @@ async fn create(client: Client, operation: &'static str, name: String, body: ser
         Ok(_) => Ok(first),
         Err(error) => {
             first.keep();
-            late::undo(&error, guard).await;
+            undo(&error, guard).await;
             Err(error)
         }
     }
