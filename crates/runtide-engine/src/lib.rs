@@ -11,6 +11,7 @@ pub mod error;
 mod feed;
 mod hijack;
 pub mod image;
+pub mod late;
 mod lenient;
 mod names;
 pub mod network;

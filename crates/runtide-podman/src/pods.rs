@@ -5,7 +5,8 @@ use std::time::Duration;
 use runtide_core::{Error, ErrorKind, Labels, Result, manager::Effect};
 use runtide_engine::{
     Request,
-    create::{Creation, LATEST_ANSWER, Objects, users_labels},
+    create::{Creation, Objects, users_labels},
+    late::LATEST_ANSWER,
     lenient,
 };
 use serde::Deserialize;

@@ -14,11 +14,7 @@ use runtide_core::{
     backend::CreateGuard,
     manager::{ConnectOptions, Effect, NetworkAttachment, NetworkId, NetworkInfo, NetworkManager, NetworkSpec},
 };
-use runtide_engine::{
-    Request,
-    create::{Creation, LATEST_ANSWER},
-    subnets,
-};
+use runtide_engine::{Request, create::Creation, late::LATEST_ANSWER, subnets};
 use serde::{Deserialize, Serialize};
 
 use self::reply::Member;

@@ -10,10 +10,7 @@ use runtide_core::{
     backend::CreateGuard,
     manager::{InstanceSpec, NetworkAttachment, ProvisionManager},
 };
-use runtide_engine::{
-    Request as Asked,
-    create::{Creation, LATEST_ANSWER},
-};
+use runtide_engine::{Request as Asked, create::Creation, late::LATEST_ANSWER};
 use serde::Deserialize;
 
 use super::{

@@ -12,8 +12,10 @@ use runtide_core::{
 };
 use runtide_engine::{
     Request,
-    create::{Creation, LATEST_ANSWER},
-    is_name, shown,
+    create::Creation,
+    is_name,
+    late::LATEST_ANSWER,
+    shown,
     volume::{NO_NAME, Transfer, Volume, check},
 };
 use serde::{Deserialize, Serialize};

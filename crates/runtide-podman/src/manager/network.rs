@@ -13,9 +13,7 @@ use runtide_core::{
     manager::{ConnectOptions, Effect, NetworkId, NetworkInfo, NetworkManager, NetworkSpec},
 };
 use runtide_engine::{
-    Request,
-    create::{Creation, LATEST_ANSWER},
-    is_host_name, is_name, item, items, shown, subnets,
+    Request, create::Creation, is_host_name, is_name, item, items, late::LATEST_ANSWER, shown, subnets,
 };
 use serde::Deserialize;
 use serde_json::json;

@@ -7,11 +7,7 @@ use runtide_core::{
     backend::CreateGuard,
     manager::{InstanceSpec, ProvisionManager},
 };
-use runtide_engine::{
-    Request,
-    create::{Creation, LATEST_ANSWER},
-    segment,
-};
+use runtide_engine::{Request, create::Creation, late::LATEST_ANSWER, segment};
 use serde::Deserialize;
 
 use super::{

@@ -14,8 +14,10 @@ use runtide_core::{
 };
 use runtide_engine::{
     Request,
-    create::{Creation, LATEST_ANSWER},
-    is_name, item, items, shown,
+    create::Creation,
+    is_name, item, items,
+    late::LATEST_ANSWER,
+    shown,
     volume::{NO_NAME, Transfer, Volume, check},
 };
 use serde::Serialize;

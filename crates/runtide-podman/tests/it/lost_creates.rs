@@ -175,3 +175,16 @@ async fn nothing_is_left_on_a_real_service_when_the_answer_is_cut_off() {
         }
     }
 }
+
+#[tokio::test]
+async fn the_label_of_a_create_is_not_the_users() {
+    let Some(bench) = Bench::new("own-label").await else { return };
+    let spec = bench.spec("a", "true");
+    let id = bench.provision().create(&spec).await.unwrap();
+    let listed = bench.backend.list_instances(runtide_core::ListOptions::default()).await.unwrap();
+    let listed = listed.instances.into_iter().find(|instance| instance.id == id).unwrap();
+    for instance in [listed, bench.backend.inspect(&id).await.unwrap()] {
+        assert_eq!(instance.labels.as_ref(), Some(&spec.labels));
+    }
+    bench.clear().await;
+}

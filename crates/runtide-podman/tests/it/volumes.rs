@@ -191,6 +191,8 @@ async fn owners_modes_and_links_are_kept_both_ways() {
     assert_eq!((entry("./d/e/").owner, entry("./dev/z").content.as_slice()), ((3, 4), &b"z\n"[..]));
     assert!(found.contains_key(&format!("./{}", "0".repeat(150))), "a name that no header holds");
 
+    // The first container that uses a volume gets its folder, by Podman's rule: so it is used before.
+    run_in(&bench, "first", &to, "true").await;
     bench.volumes().import(&to, reader(archive)).await.unwrap();
     nothing_is_left(&bench).await;
     // As a program in a container sees both: names, modes, owners by number, links, sizes, times.
@@ -301,7 +303,7 @@ async fn hostile_archives_and_names_are_refused() {
 #[tokio::test]
 async fn a_podman_that_exports_by_itself_is_asked_to() {
     const LATER: &str = "Libpod-Api-Version: 5.6.0\r\nServer: Libpod/5.6.0 (linux)\r\n";
-    let archive = String::from_utf8(archive_of(&[("./a", 0o644, (1, 2), b"x")])).unwrap();
+    let archive = String::from_utf8(archive_of(&[("a", 0o644, (1, 2), b"x")])).unwrap();
     let service = Service::new(LATER, move |request| match request {
         "GET /volumes/v1/json" => Reply::ok(r#"{"Name":"v1","Driver":"local"}"#),
         "GET /volumes/v1/export" => Reply::ok(archive.clone()),
@@ -311,5 +313,5 @@ async fn a_podman_that_exports_by_itself_is_asked_to() {
     let backend = service.backend();
     let mut export = backend.volumes().unwrap().export(&"v1".into()).await.unwrap();
     export.read_to_end(&mut exported).await.unwrap();
-    assert_eq!(entries(&exported)["./a"].owner, (1, 2));
+    assert_eq!(entries(&exported)["a"].owner, (1, 2));
 }

@@ -12,7 +12,7 @@ use runtide_core::{
 };
 use runtide_engine::{
     Request, as_io,
-    create::{LATEST_ANSWER, seen_through, undo},
+    late::{LATEST_ANSWER, seen_through, undo},
     segment,
 };
 

@@ -10,12 +10,7 @@
 //! image prune` removes; it takes a kilobyte.
 
 use runtide_core::{ErrorKind, Result, backend::CreateGuard};
-use runtide_engine::{
-    Request,
-    create::{Creation, LATEST_ANSWER},
-    segment,
-    volume::Volume,
-};
+use runtide_engine::{Request, create::Creation, late::LATEST_ANSWER, segment, volume::Volume};
 use serde::Deserialize;
 use serde_json::json;
 

@@ -13,12 +13,7 @@
 use std::path::Path;
 
 use runtide_core::{Error, ErrorKind, Result, backend::CreateGuard};
-use runtide_engine::{
-    Request, archive_of,
-    create::{Creation, LATEST_ANSWER},
-    segment,
-    volume::Volume,
-};
+use runtide_engine::{Request, archive_of, create::Creation, late::LATEST_ANSWER, segment, volume::Volume};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;

@@ -1,0 +1,86 @@
+//! Creates whose answer comes late, or never.
+//!
+//! The daemon enters an object into its tables at the end of a create. An undo that runs before that finds nothing, and the object is
+//! there afterwards. So a create is a task of its own, which goes on when its call has given up, and undoes after the answer.
+
+use std::time::Duration;
+
+use runtide_core::{Error, ErrorKind, Result, Retry, backend::CreateGuard};
+
+use crate::{client::Client, dialect::Dialect, error::is_answer};
+
+/// Longest wait for the answer to a create, also where no caller waits for it any more.
+pub const LATEST_ANSWER: Duration = Duration::from_secs(300);
+
+/// Pauses before the looks for what a create without an answer made.
+const PAUSES: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(120)];
+
+/// Runs a create to its end, also if this future is dropped. What it made is then dropped: its guard removes it.
+///
+/// # Errors
+/// Those of the create; `Cancelled` where the runtime of its task has ended.
+///
+/// # Cancel safety
+/// Sound; see above.
+pub async fn seen_through<D: Dialect, T: Send + 'static>(
+    client: &Client<D>,
+    operation: &'static str,
+    create: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move { answer.send(create.await) });
+    answered.await.unwrap_or_else(|_| {
+        let message = "the runtime of the create's task has ended";
+        Err(client.site(operation).error(ErrorKind::Cancelled, message))
+    })
+}
+
+/// Removes what a failed create made, if it may have made something. If its answer did not come, the daemon may still be at it: a task
+/// looks again later.
+pub async fn undo(error: &Error, guard: impl Fn() -> CreateGuard + Send + 'static) {
+    if !is_lost(error) {
+        return;
+    }
+    guard().undo().await;
+    tokio::spawn(async move {
+        for pause in PAUSES {
+            tokio::time::sleep(pause).await;
+            guard().undo().await;
+        }
+    });
+}
+
+/// `true` if the request may have been carried out, so that its outcome is not known: no answer came, none that can be read, or one of a
+/// proxy that got none.
+fn is_lost(error: &Error) -> bool {
+    if error.fact("status").is_some() {
+        return !is_answer(error);
+    }
+    // Where nothing listens, no request was sent.
+    !matches!(error.retry(), Retry::Poll(_))
+        && matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Protocol)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_daemons_own_answer_says_that_nothing_was_made() {
+        let error = |kind| Error::new(kind, "engine.create", "it failed");
+        for (status, kind) in [("502", ErrorKind::Unavailable), ("504", ErrorKind::Timeout)] {
+            assert!(is_lost(&error(kind).with_context("status", status)), "a proxy's {status}");
+        }
+        for (status, kind) in
+            [("409", ErrorKind::Conflict), ("500", ErrorKind::Unexpected), ("404", ErrorKind::NotFound)]
+        {
+            assert!(!is_lost(&error(kind).with_context("status", status)), "{status}");
+        }
+        for kind in [ErrorKind::Unavailable, ErrorKind::Timeout, ErrorKind::Protocol] {
+            assert!(is_lost(&error(kind)), "{kind}");
+        }
+        assert!(!is_lost(&error(ErrorKind::InvalidInput)), "it was not sent");
+        assert!(!is_lost(&error(ErrorKind::Unavailable).with_retry(Retry::Poll(Duration::from_millis(50)))));
+    }
+}
