@@ -4,6 +4,7 @@ mod answer;
 mod archive;
 mod client;
 mod connection;
+pub mod create;
 mod dialect;
 mod endpoint;
 pub mod error;
@@ -13,6 +14,7 @@ mod hijack;
 pub mod image;
 pub mod late;
 mod lenient;
+mod names;
 pub mod network;
 pub mod output;
 mod own_answer;
@@ -21,21 +23,24 @@ pub mod progress;
 mod request;
 mod spool;
 mod ssh;
+pub mod subnets;
 mod text;
 mod time;
 mod tls;
 mod transport;
 mod values;
+pub mod volume;
 
 pub use self::{
     answer::{Answer, http_date},
-    archive::{ArchiveCheck, ArchiveFlaw, Folder},
+    archive::{ArchiveCheck, ArchiveFlaw, Folder, Rebase, archive_of},
     client::{Client, Settings},
     dialect::Dialect,
     endpoint::{Endpoint, Tls, without_credentials},
     feed::Feed,
     hijack::{Hijacked, HijackedReader, HijackedWriter},
-    lenient::{lenient, log_left_out, number},
+    lenient::{item, items, lenient, log_left_out, number},
+    names::{is_host_name, is_name, is_word, shown},
     own_answer::OwnAnswer,
     request::{Request, segment},
     spool::{SpoolReader, SpoolWriter, spool},

@@ -7,7 +7,10 @@ use runtide_core::{
     BackendId, Capabilities, Detail, EventStream, Instance, InstanceId, ListOptions, Listing, Result, RuntimeBackend,
     RuntimeInfo, RuntimeKind, WatchOptions,
     capabilities::{Support, WatchSupport},
-    manager::{ExecManager, ImageManager, LifecycleManager, LogManager, ProvisionManager, StatsManager},
+    manager::{
+        ExecManager, ImageManager, LifecycleManager, LogManager, NetworkManager, ProvisionManager, StatsManager,
+        VolumeManager,
+    },
     watch::Driver,
 };
 
@@ -59,6 +62,8 @@ pub struct PodmanBackend {
     exec: manager::Exec,
     stats: manager::Stats,
     images: manager::Images,
+    networks: manager::Networks,
+    volumes: manager::Volumes,
     pods: Pods,
     secrets: Secrets,
 }
@@ -84,6 +89,8 @@ impl PodmanBackend {
             exec: manager::Exec::new(client.clone()),
             stats: manager::Stats::new(client.clone()),
             images: manager::Images::new(client.clone()),
+            networks: manager::Networks::new(client.clone()),
+            volumes: manager::Volumes::new(client.clone()),
             pods: Pods::new(client.clone()),
             secrets: Secrets::new(client.clone()),
             client,
@@ -102,7 +109,8 @@ impl PodmanBackend {
 }
 
 /// Beginnings of the verbs that every service has.
-const MANAGERS: [&str; 6] = ["lifecycle_", "provision_", "logs_", "exec_", "stats_", "images_"];
+const MANAGERS: [&str; 8] =
+    ["lifecycle_", "provision_", "logs_", "exec_", "stats_", "images_", "networks_", "volumes_"];
 
 fn capabilities(logger: Option<&EventLogger>) -> Capabilities {
     let Some(logger) = logger else { return Capabilities::default() };
@@ -182,7 +190,6 @@ impl RuntimeBackend for PodmanBackend {
     fn logs(&self) -> Option<&dyn LogManager> {
         Some(&self.logs)
     }
-
     fn images(&self) -> Option<&dyn ImageManager> {
         Some(&self.images)
     }
@@ -193,5 +200,13 @@ impl RuntimeBackend for PodmanBackend {
 
     fn stats(&self) -> Option<&dyn StatsManager> {
         Some(&self.stats)
+    }
+
+    fn networks(&self) -> Option<&dyn NetworkManager> {
+        Some(&self.networks)
+    }
+
+    fn volumes(&self) -> Option<&dyn VolumeManager> {
+        Some(&self.volumes)
     }
 }

@@ -11,6 +11,9 @@ use runtide_core::{Error, ErrorKind, ExitStatus, InstanceId, Result, manager::Ef
 use runtide_engine::{Request, lenient, log_left_out};
 use serde::Deserialize;
 
+pub(crate) use runtide_engine::is_name;
+
+use super::network::{Endpoint, Endpoints};
 use crate::{
     client::{Client, is_answer},
     normalize::{self, time},
@@ -125,13 +128,6 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Podman's own rule for names; every id obeys it too. No such name changes the path or the query that it stands in.
-pub(crate) fn is_name(text: &str) -> bool {
-    text.len() <= 255
-        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
-}
-
 /// Why a name is refused.
 pub(super) const NO_NAME: &str =
     "is not a container's name: expected letters, digits, '_', '.', '-', the first a letter or digit";
@@ -148,6 +144,13 @@ pub(super) struct Container {
     pub(super) state: State,
     pub(super) config: Config,
     pub(super) host_config: HostConfig,
+    network_settings: NetworkSettings,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct NetworkSettings {
+    networks: Option<Endpoints>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -178,6 +181,7 @@ pub(super) struct HostConfig {
     pub(super) network_mode: String,
     /// `disabled`: it has no control group.
     pub(super) cgroups: String,
+    pub(super) network_mode: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -226,6 +230,11 @@ impl Container {
     /// Time that the container gets to end.
     pub(super) fn grace(&self) -> Duration {
         Duration::from_secs(self.config.stop_timeout.unwrap_or(10))
+    }
+
+    /// The container's side of the network with this name.
+    pub(super) fn endpoint(&self, network: &str) -> Option<&Endpoint> {
+        self.network_settings.networks.as_ref()?.get(network)?.as_ref()
     }
 
     /// The error, with the unit that runs the container.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use runtide_core::{BackendId, Instance, InstanceId, InstanceKind, InstanceState, event::ResumeToken};
-use runtide_engine::{Text, number};
+use runtide_engine::{Text, create::users_labels, number};
 use serde::Deserialize;
 
 use super::container;
@@ -156,7 +156,7 @@ pub(crate) fn described(backend: &BackendId, event: &Event<'_>, state: InstanceS
     let mut instance = Instance::new(backend.clone(), InstanceId::from(id), name, InstanceKind::Container, state);
     instance.image = event.get("image").and_then(container::image);
     let labels = attributes.iter().filter(|(key, _)| !NATIVE.contains(&&***key));
-    let labels = labels.map(|(key, value)| (&**key, &**value)).collect();
+    let labels = users_labels(labels.map(|(key, value)| (&**key, &**value)));
     if event.pod().is_none() {
         instance.group = container::compose(&labels);
     }

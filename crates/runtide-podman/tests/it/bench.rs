@@ -8,13 +8,17 @@ use std::{
 };
 
 use runtide_conformance::{
+    daemon::Daemon,
     proxy::{Endpoint as Socket, Proxy},
     report,
     testbed::Turn,
 };
 use runtide_core::{
     InstanceId, ListOptions, RuntimeBackend,
-    manager::{ExecManager, InstanceSpec, LifecycleManager, LogManager, ProvisionManager, RemoveOptions, StatsManager},
+    manager::{
+        ExecManager, InstanceSpec, LifecycleManager, LogManager, NetworkManager, ProvisionManager, RemoveOptions,
+        StatsManager, VolumeManager,
+    },
 };
 use runtide_podman::{Config, Endpoint, PodmanBackend};
 
@@ -26,7 +30,7 @@ pub(crate) struct Bench {
     _turn: Turn,
 }
 
-const LABEL: &str = "runtide.test";
+pub(crate) const LABEL: &str = "runtide.test";
 
 impl Bench {
     /// `None` without a service, with a line in the report.
@@ -63,6 +67,23 @@ impl Bench {
 
     pub(crate) fn logs(&self) -> &dyn LogManager {
         self.backend.logs().unwrap()
+    }
+
+    pub(crate) fn networks(&self) -> &dyn NetworkManager {
+        self.backend.networks().unwrap()
+    }
+
+    pub(crate) fn volumes(&self) -> &dyn VolumeManager {
+        self.backend.volumes().unwrap()
+    }
+
+    pub(crate) fn socket(&self) -> &std::path::Path {
+        &self.socket
+    }
+
+    /// The service as it is seen from outside.
+    pub(crate) fn daemon(&self) -> Daemon {
+        Daemon::at(self.socket.clone()).below("/v4.0.0/libpod")
     }
 
     pub(crate) fn exec(&self) -> &dyn ExecManager {
@@ -129,12 +150,22 @@ impl Bench {
         id
     }
 
-    /// Removes the containers of this test.
+    /// Removes the containers, networks and volumes of this test.
     pub(crate) async fn clear(&self) {
         let listed = self.backend.list_instances(ListOptions::default()).await.unwrap();
         for instance in listed.instances {
             if instance.labels.as_ref().is_some_and(|labels| labels.get(LABEL).is_some_and(|of| of == self.prefix)) {
                 self.lifecycle().remove(&instance.id, RemoveOptions::default().with_kill()).await.unwrap();
+            }
+        }
+        for network in self.networks().list().await.unwrap() {
+            if network.labels.get(LABEL).is_some_and(|of| of == self.prefix) {
+                self.networks().remove(&network.id).await.unwrap();
+            }
+        }
+        for volume in self.volumes().list().await.unwrap() {
+            if volume.labels.get(LABEL).is_some_and(|of| of == self.prefix) {
+                self.volumes().remove(&volume.id).await.unwrap();
             }
         }
     }

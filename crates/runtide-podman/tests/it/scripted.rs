@@ -32,6 +32,8 @@ pub(crate) enum Reply {
     Upgrade(Vec<u8>, bool),
     /// The connection is closed without an answer.
     Hangup,
+    /// A whole body of 200, once a test says so, also if the client is gone by then.
+    Late(Arc<Notify>, String),
 }
 
 impl Reply {
@@ -40,7 +42,8 @@ impl Reply {
     }
 }
 
-type Answer = dyn Fn(&str) -> Reply + Send + Sync;
+/// From a request and its body.
+type Answer = dyn Fn(&str, &str) -> Reply + Send + Sync;
 
 pub(crate) struct Service {
     _folder: tempfile::TempDir,
@@ -58,6 +61,14 @@ impl Drop for Service {
 impl Service {
     /// A service that answers a request, as `GET /containers/json?all=true` without its version, in this way.
     pub(crate) fn new(headers: &'static str, answer: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
+        Self::with_bodies(headers, move |request, _| answer(request))
+    }
+
+    /// The same, with the body of the request, if its length was given.
+    pub(crate) fn with_bodies(
+        headers: &'static str,
+        answer: impl Fn(&str, &str) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("podman.sock");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -95,14 +106,15 @@ async fn serve(mut stream: UnixStream, headers: &str, answer: Arc<Answer>, log: 
             head.push(one[0]);
         }
         let head = String::from_utf8(head).unwrap();
-        let length =
-            head.to_ascii_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-        let mut body = vec![0; length.unwrap_or(0)];
-        stream.read_exact(&mut body).await.ok()?;
         let line = head.lines().next().unwrap_or_default();
         let request = line.trim_end_matches(" HTTP/1.1").replacen("/v4.0.0/libpod", "", 1);
+        let length = head.to_ascii_lowercase();
+        let length = length.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+        let mut body = vec![0; length.unwrap_or(0)];
+        stream.read_exact(&mut body).await.ok()?;
         log.lock().unwrap().push(request.clone());
-        let reply = if request == "GET /_ping" { Reply::ok("OK") } else { answer(&request) };
+        let body = String::from_utf8_lossy(&body);
+        let reply = if request == "GET /_ping" { Reply::ok("OK") } else { answer(&request, &body) };
         match reply {
             Reply::Whole(status, body) => {
                 let length = body.len();
@@ -131,6 +143,11 @@ async fn serve(mut stream: UnixStream, headers: &str, answer: Arc<Answer>, log: 
                 // The input, to its end.
                 while stays && stream.read(&mut [0; 4096]).await.ok()? > 0 {}
                 return None;
+            }
+            Reply::Late(said, body) => {
+                said.notified().await;
+                let text = format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len());
+                stream.write_all(text.as_bytes()).await.ok()?;
             }
             Reply::Silent => {
                 let _until_it_goes = stream.read(&mut one).await.ok()?;

@@ -13,18 +13,14 @@
 //! image prune` removes; it takes a kilobyte.
 
 use runtide_core::{ErrorKind, Result, backend::CreateGuard};
-use runtide_engine::{
-    Request,
-    late::{self, LATEST_ANSWER},
-    segment,
-};
+use runtide_engine::{Request, create::Creation, late::LATEST_ANSWER, segment, volume::Volume};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{On, Volume};
+use super::On;
 use crate::{
-    client::Client,
-    manager::{item, items},
+    client::{Client, Docker},
+    manager::objects::{CONTAINERS, IMAGES, VOLUMES},
 };
 
 const OWNER: &str = "runtide.owner";
@@ -53,39 +49,29 @@ impl Helper {
     /// A dropped future removes in a task what was made, also by a request whose answer comes later.
     pub(super) async fn make(on: On<'_>, volume: &Volume) -> Result<Self> {
         let own = volume.labels.as_ref().and_then(|labels| labels.get(OWNER));
-        let operation = format!("volume-transfer-{:032x}", fastrand::u128(..));
+        let operation = format!("volume-transfer-{}", uuid::Uuid::new_v4().simple());
         let labels = json!({ OWNER: own.map_or("runtide", String::as_str), OPERATION: operation });
-        let made = Self::made(on.client.clone(), on.operation, operation, on.name.to_owned(), labels);
-        let made = on.bounded(late::seen_through(on.client, on.operation, made)).await;
+        // The volumes after the container, which holds them.
+        let creation = Creation::new(on.client, on.operation, &operation, &[CONTAINERS, VOLUMES, IMAGES]);
+        let creation = creation.with_label(OPERATION, operation.as_str());
+        let made = Self::made(on.client.clone(), on.operation, creation.clone(), on.name.to_owned(), labels);
+        let made = on.bounded(creation.run(made)).await;
         made.map_err(|error| on.located(error))
     }
 
     async fn made(
         client: Client,
         call: &'static str,
-        operation: String,
+        creation: Creation<Docker>,
         volume: String,
         labels: serde_json::Value,
     ) -> Result<Self> {
-        let (of, label) = (client.clone(), operation.clone());
-        let guard = move || {
-            CreateGuard::new(of.site(call), &label, of.deadline(), {
-                let (client, operation) = (of.clone(), label.clone());
-                move || {
-                    let (client, operation) = (client.clone(), operation.clone());
-                    async move { remove(&client, call, &operation).await }
-                }
-            })
-        };
-        let first = guard();
+        // The image may be there though the container is refused.
+        let guard = creation.guard();
         let on = On { client: &client, operation: call, name: &volume };
-        match make(on, &operation, &labels).await {
-            Ok(container) => Ok(Self { container, guard: first }),
-            Err(error) => {
-                first.keep();
-                late::undo(&error, guard).await;
-                Err(error)
-            }
+        match make(on, creation.label().1, &labels).await {
+            Ok(container) => Ok(Self { container, guard }),
+            Err(error) => guard.settle(Err(error)).await,
         }
     }
 
@@ -160,55 +146,4 @@ async fn image(client: &Client, call: &'static str, operation: &str) -> Result<S
         id = progress.status.filter(|status| status.starts_with("sha256:")).or(id);
     }
     id.ok_or_else(|| client.site(call).error(ErrorKind::Protocol, "the daemon does not report the image that it made"))
-}
-
-/// Removes what has this operation's label: also what was made by a request whose answer did not come, and the volume that the
-/// daemon made for the helper because the caller's was gone by then.
-async fn remove(client: &Client, call: &'static str, operation: &str) -> Result<()> {
-    #[derive(Default, Deserialize)]
-    #[serde(rename_all = "PascalCase", default)]
-    struct Found {
-        #[serde(alias = "Name")]
-        id: String,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Volumes<'a> {
-        #[serde(borrow)]
-        volumes: Option<&'a serde_json::value::RawValue>,
-    }
-    let filters = json!({ "label": [format!("{OPERATION}={operation}")] });
-    for (kind, list, options) in [
-        ("containers", "/containers/json?all=1", "?force=1&v=1"),
-        // After the container, which holds it.
-        ("volumes", "/volumes", ""),
-        ("images", "/images/json?all=1", "?force=1"),
-    ] {
-        let listed = client.call(call, Request::get(list).with_query("filters", &filters), client.deadline()).await?;
-        let found: Vec<Found> = if kind == "volumes" {
-            let volumes: Volumes<'_> =
-                serde_json::from_slice(&listed).map_err(|error| client.site(call).undecodable(error))?;
-            items(client, call, volumes.volumes.map_or("null", |volumes| volumes.get()).as_bytes())?
-        } else {
-            items(client, call, &listed)?
-        };
-        for Found { id } in found {
-            let request = Request::delete(format!("/{kind}/{id}{options}"));
-            match client.call(call, request, client.deadline()).await {
-                // Gone, or being removed: by a guard that was dropped in the middle of its own removal. A volume may be in use: it
-                // is another client's by then.
-                Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => return Err(error),
-                _ => {}
-            }
-        }
-    }
-    Ok(())
-}
-
-/// `true` if the volume that the helper mounts is still the one that was inspected. The daemon makes a missing one.
-pub(super) async fn is_still(on: On<'_>, before: &Volume) -> Result<bool> {
-    let request = Request::get(format!("/volumes/{}", on.name));
-    let now = on.client.call(on.operation, request, on.client.deadline()).await;
-    let now: Volume = item(on.client, on.operation, &now.map_err(|error| on.located(error))?)?;
-    Ok(now.created_at == before.created_at && now.labels == before.labels)
 }

@@ -11,7 +11,7 @@ use std::{
 use runtide_core::{ErrorKind, RuntimeBackend, manager::ByteReader};
 use tokio::{io::AsyncReadExt, sync::Notify};
 
-use crate::scripted_daemon::{Fake, Reply};
+use crate::scripted_daemon::{Fake, Reply, labelled};
 
 const VOLUME: &str = r#"{"Name":"v","CreatedAt":"2024-01-01T00:00:00Z","Labels":{"runtide.owner":"shop"}}"#;
 const IMAGE: &str = r#"{"status":"sha256:0123"}"#;
@@ -28,9 +28,11 @@ fn with_archive(reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Fake {
         request if request.starts_with("POST /images/create") => Reply::ok(IMAGE),
         request if request.starts_with("POST /containers/create") => Reply::Json(201, r#"{"Id":"h1"}"#.to_owned()),
         request if request.contains("/containers/h1/archive") => reply(request),
-        request if request.starts_with("GET /containers/json?all=1&filters") => Reply::ok(r#"[{"Id":"h1"}]"#),
+        request if request.starts_with("GET /containers/json?all=1&filters") => Reply::ok(&labelled(request, "h1")),
         request if request.starts_with("GET /volumes?filters") => Reply::ok(r#"{"Volumes":null,"Warnings":null}"#),
-        request if request.starts_with("GET /images/json?all=1&filters") => Reply::ok(r#"[{"Id":"sha256:0123"}]"#),
+        request if request.starts_with("GET /images/json?all=1&filters") => {
+            Reply::ok(&labelled(request, "sha256:0123"))
+        }
         request if request.starts_with("DELETE ") => Reply::ok("[]"),
         _ => Reply::message(404, "no such thing"),
     })
@@ -113,7 +115,7 @@ fn late(gate: &Arc<Notify>, is_there: &Arc<AtomicBool>, answer: fn() -> Reply) -
             Reply::Late(gate.clone(), Box::new(answered))
         }
         request if request.starts_with("GET /containers/json?all=1&filters") => {
-            Reply::ok(if is_there.load(Ordering::SeqCst) { r#"[{"Id":"h1"}]"# } else { "[]" })
+            Reply::ok(&if is_there.load(Ordering::SeqCst) { labelled(request, "h1") } else { "[]".to_owned() })
         }
         request if request.starts_with("GET /volumes?filters") => Reply::ok(r#"{"Volumes":null,"Warnings":null}"#),
         request if request.starts_with("GET /images/json?all=1&filters") => Reply::ok("[]"),
@@ -154,7 +156,11 @@ async fn a_helper_whose_create_got_no_answer_is_looked_for_again() {
         request if request.starts_with("POST /containers/create") => Reply::Hangup,
         // The daemon is still at it when it is asked first.
         request if request.starts_with("GET /containers/json?all=1&filters") => {
-            Reply::ok(if looks.fetch_add(1, Ordering::SeqCst) == 0 { "[]" } else { r#"[{"Id":"h1"}]"# })
+            Reply::ok(&if looks.fetch_add(1, Ordering::SeqCst) == 0 {
+                "[]".to_owned()
+            } else {
+                labelled(request, "h1")
+            })
         }
         request if request.starts_with("GET /volumes?filters") => Reply::ok(r#"{"Volumes":null,"Warnings":null}"#),
         request if request.starts_with("GET /images/json?all=1&filters") => Reply::ok("[]"),
@@ -174,7 +180,7 @@ async fn a_volume_that_the_daemon_made_again_is_not_taken_for_the_one_that_was_r
         "GET /volumes/v" => Reply::ok(r#"{"Name":"v","CreatedAt":"2024-01-01T00:00:09Z","Labels":null}"#),
         request if request.starts_with("POST /images/create") => Reply::ok(IMAGE),
         request if request.starts_with("POST /containers/create") => Reply::Json(201, r#"{"Id":"h1"}"#.to_owned()),
-        request if request.starts_with("GET /containers/json?all=1&filters") => Reply::ok(r#"[{"Id":"h1"}]"#),
+        request if request.starts_with("GET /containers/json?all=1&filters") => Reply::ok(&labelled(request, "h1")),
         request if request.starts_with("GET /volumes?filters") => Reply::ok(r#"{"Volumes":null,"Warnings":null}"#),
         request if request.starts_with("GET /images/json?all=1&filters") => Reply::ok("[]"),
         request if request.starts_with("DELETE ") => Reply::empty(),
