@@ -146,7 +146,7 @@ impl Detection {
 }
 
 #[cfg(all(test, unix))]
-#[expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests may")]
+#[expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may")]
 mod tests {
     use std::{
         ffi::OsStr,

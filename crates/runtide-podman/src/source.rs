@@ -86,7 +86,7 @@ enum Placed {
     /// The end of the log when the stream had been opened, which is where it begins.
     End(Option<ResumeToken>),
     /// Another stream, which has what the first one may have skipped.
-    Again(Subscription),
+    Again(Box<Subscription>),
 }
 
 type Placing = dyn Future<Output = Result<Placed>> + Send;
@@ -214,39 +214,12 @@ impl PodmanSource {
                     out.push(Signal::new(SignalBody::Hint(id)).with_token(self.last.clone()));
                 }
             }
-            if let Some(asking) = &mut self.asking {
-                match asking.as_mut().poll(cx) {
-                    Poll::Ready((id, answer)) => {
-                        self.asking = None;
-                        match answer {
-                            Ok(is_infra) => self.known.lock().learn(id.as_str(), is_infra),
-                            // The messages stay unread, and are read again by the next stream.
-                            Err(error) => (self.feed, self.broken) = (None, Some(error)),
-                        }
-                    }
-                    Poll::Pending if out.len() > before => return Poll::Ready(Ok(Flow::Open)),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-            if let Some(placing) = &mut self.placing {
-                let placed = match placing.as_mut().poll(cx) {
-                    Poll::Ready(placed) => placed,
-                    Poll::Pending if out.len() > before => return Poll::Ready(Ok(Flow::Open)),
-                    Poll::Pending => return Poll::Pending,
-                };
-                self.placing = None;
-                match placed {
-                    Ok(Placed::End(newest)) => {
-                        self.last = newest.clone().or(self.last.take());
-                        self.progress.reach(self.last.as_ref());
-                        self.skip = newest;
-                        self.pending.push_back(SignalBody::Alive);
-                    }
-                    Ok(Placed::Again(subscription)) => self.replace(subscription),
-                    // The messages stay unread, and are read again by the next stream.
-                    Err(error) => (self.feed, self.broken) = (None, Some(error)),
-                }
-                continue;
+            let is_held = self.asking.is_some() || self.placing.is_some();
+            match self.poll_held(cx) {
+                Poll::Ready(()) if is_held => continue,
+                Poll::Ready(()) => {}
+                Poll::Pending if out.len() > before => return Poll::Ready(Ok(Flow::Open)),
+                Poll::Pending => return Poll::Pending,
             }
             let Drained { read, unknown, rotated } = self.drain(out);
             noise |= read > 0;
@@ -257,7 +230,7 @@ impl PodmanSource {
                     let (client, subscription) = again.await?;
                     let site = client.site(subscription::OPERATION);
                     let late = || site.error(ErrorKind::Timeout, "the log could not be read to its end in time");
-                    subscription.map(Placed::Again).ok_or_else(late)
+                    subscription.map(|subscription| Placed::Again(Box::new(subscription))).ok_or_else(late)
                 }));
                 continue;
             }
@@ -309,6 +282,35 @@ impl PodmanSource {
                 }
             }
         }
+    }
+
+    /// Finds out what the messages wait for: what a container is, and where the stream begins.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(asking) = &mut self.asking {
+            let (id, answer) = ready!(asking.as_mut().poll(cx));
+            self.asking = None;
+            match answer {
+                Ok(is_infra) => self.known.lock().learn(id.as_str(), is_infra),
+                // The messages stay unread, and are read again by the next stream.
+                Err(error) => (self.feed, self.broken) = (None, Some(error)),
+            }
+        }
+        if let Some(placing) = &mut self.placing {
+            let placed = ready!(placing.as_mut().poll(cx));
+            self.placing = None;
+            match placed {
+                Ok(Placed::End(newest)) => {
+                    self.last = newest.clone().or(self.last.take());
+                    self.progress.reach(self.last.as_ref());
+                    self.skip = newest;
+                    self.pending.push_back(SignalBody::Alive);
+                }
+                Ok(Placed::Again(subscription)) => self.replace(*subscription),
+                // As above.
+                Err(error) => (self.feed, self.broken) = (None, Some(error)),
+            }
+        }
+        Poll::Ready(())
     }
 
     /// Decodes at most a batch of the buffered messages.

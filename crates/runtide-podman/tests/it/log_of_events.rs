@@ -151,14 +151,14 @@ async fn a_log_that_is_replaced_under_the_stream_is_read_again_from_the_last_mes
             1 => Reply::ok(before.clone()),
             _ => Reply::ok(whole.clone()),
         },
-        _ if request.starts_with("GET /events") => match opened.fetch_add(1, Ordering::SeqCst) {
-            0 => Reply::Open(Arc::clone(&said), before.clone() + &end),
-            _ => {
-                let now = Arc::new(Notify::new());
-                now.notify_one();
-                Reply::Open(now, whole.clone() + &message("a2", "create", 400, ALONE))
-            }
-        },
+        _ if request.starts_with("GET /events") && opened.fetch_add(1, Ordering::SeqCst) == 0 => {
+            Reply::Open(Arc::clone(&said), before.clone() + &end)
+        }
+        _ if request.starts_with("GET /events") => {
+            let now = Arc::new(Notify::new());
+            now.notify_one();
+            Reply::Open(now, whole.clone() + &message("a2", "create", 400, ALONE))
+        }
         _ if request.contains("filters") => Reply::ok(format!("[{}]", item("a1", "exited"))),
         _ if request.starts_with("GET /containers/json") => Reply::ok(format!("[{}]", item("a1", "running"))),
         other => panic!("{other}"),

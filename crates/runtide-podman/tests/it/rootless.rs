@@ -184,7 +184,7 @@ async fn a_service_without_root_is_watched_and_its_containers_are_run() {
     while removed < 2 {
         let event = tokio::time::timeout(Duration::from_secs(120), events.next()).await;
         match &event.expect("an event is missing").unwrap().unwrap().kind {
-            Kind::Stopped(instance) => ends.extend(instance.exit.clone()),
+            Kind::Stopped(instance) => ends.extend(instance.exit),
             Kind::Removed(_) => removed += 1,
             _ => {}
         }
