@@ -147,7 +147,7 @@ pub(super) struct Container {
     network_settings: NetworkSettings,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct NetworkSettings {
     networks: Option<Endpoints>,
@@ -181,7 +181,6 @@ pub(super) struct HostConfig {
     pub(super) network_mode: String,
     /// `disabled`: it has no control group.
     pub(super) cgroups: String,
-    pub(super) network_mode: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
