@@ -137,6 +137,11 @@ impl Client {
         &self.config
     }
 
+    /// The same client, whose calls go on after the close: to remove what was created before it.
+    pub(crate) fn undoing(&self) -> Self {
+        Self { engine: self.engine.outliving_close(), config: Arc::clone(&self.config) }
+    }
+
     /// Classifies a verb's error; if the server's API has changed, the next call negotiates again.
     pub(crate) fn error(&self, operation: &'static str, error: bollard::errors::Error) -> Error {
         if let bollard::errors::Error::DockerResponseServerError { status_code: 400, message } = &error

@@ -1,6 +1,10 @@
 //! [`ArchiveCheck`]: whether bytes that pass are one whole tar archive.
 
+mod rebase;
+
 use std::fmt;
+
+pub use self::rebase::Rebase;
 
 /// Bytes of a block: a header is one, and contents are filled up to a multiple of it.
 const BLOCK: usize = 512;
@@ -29,6 +33,7 @@ pub struct ArchiveCheck {
     /// Records that precede the next entry's header.
     records: Vec<u8>,
     root: Option<Folder>,
+    leads_out: bool,
 }
 
 /// A folder of an archive, without its name: mode, owner by numbers, and time of its last change in seconds since 1970.
@@ -180,6 +185,11 @@ impl ArchiveCheck {
         self.root
     }
 
+    /// `true` if the name of an entry so far leads out of the folder into which the archive is unpacked.
+    pub fn leads_out(&self) -> bool {
+        self.leads_out
+    }
+
     /// Names the usual mistake.
     fn is_plain(&self, bytes: &[u8]) -> Result<(), ArchiveFlaw> {
         const COMPRESSED: [&[u8]; 4] = [b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"];
@@ -219,6 +229,7 @@ impl ArchiveCheck {
         if !matches!(kind, b'x' | b'g' | b'L' | b'K') {
             let records = std::mem::take(&mut self.records);
             let name = block.split(|byte| *byte == 0).next();
+            self.leads_out |= value_of(&records, b"path").or(name).is_some_and(leads_out);
             if kind == b'5' && matches!(name, Some(b"." | b"./")) {
                 let of = |key: &[u8], from, to| record(&records, key).or_else(|| number(block.get(from..to)));
                 let mode = number(block.get(100..108)).and_then(|mode| u32::try_from(mode & 0o7777).ok());
@@ -254,21 +265,58 @@ fn number(field: Option<&[u8]>) -> Option<u64> {
     u64::from_str_radix(digits, 8).ok()
 }
 
-/// A whole number among the records of an entry, each as `<length> <key>=<value>\n`. The last one counts.
+/// A whole number among the records of an entry. The last one counts.
 fn record(records: &[u8], key: &[u8]) -> Option<u64> {
+    // A time may have a fraction.
+    let whole = value_of(records, key)?.split(|byte| *byte == b'.').next()?;
+    std::str::from_utf8(whole).ok()?.parse().ok()
+}
+
+/// The last value of a key among the records of an entry.
+fn value_of<'a>(records: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
+    pairs(records).filter(|(found, _)| *found == key).last().map(|(_, value)| value)
+}
+
+/// Keys and values of the records of an entry, each as `<length> <key>=<value>\n`, up to the first that is none.
+fn pairs(records: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut left = records;
-    let mut found = None;
-    while let Some(space) = left.iter().position(|byte| *byte == b' ') {
+    std::iter::from_fn(move || {
+        let space = left.iter().position(|byte| *byte == b' ')?;
         let length: usize = std::str::from_utf8(left.get(..space)?).ok()?.parse().ok()?;
-        let record = left.get(space.checked_add(1)?..length.checked_sub(1)?)?;
-        if let Some(value) = record.strip_prefix(key).and_then(|value| value.strip_prefix(b"=")) {
-            // A time may have a fraction.
-            let whole = value.split(|byte| *byte == b'.').next().unwrap_or_default();
-            found = std::str::from_utf8(whole).ok()?.parse().ok();
-        }
+        let pair = left.get(space.checked_add(1)?..length.checked_sub(1)?)?;
         left = left.get(length..)?;
-    }
-    found
+        let equals = pair.iter().position(|byte| *byte == b'=')?;
+        Some((pair.get(..equals)?, pair.get(equals.checked_add(1)?..)?))
+    })
+}
+
+/// `true` if the path has more steps up than down at any point.
+fn leads_out(path: &[u8]) -> bool {
+    let mut depth = 0_u32;
+    path.split(|byte| *byte == b'/').any(|part| {
+        match part {
+            b"" | b"." => {}
+            b".." => match depth.checked_sub(1) {
+                Some(above) => depth = above,
+                None => return true,
+            },
+            _ => depth = depth.saturating_add(1),
+        }
+        false
+    })
+}
+
+/// An archive of one file, as a build takes its only file.
+///
+/// # Errors
+/// A name that is longer than 100 bytes.
+pub fn archive_of(name: &str, content: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut header = tar::Header::new_ustar();
+    header.set_mode(0o644);
+    header.set_size(content.len() as u64);
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_data(&mut header, name, content)?;
+    archive.into_inner()
 }
 
 #[cfg(test)]
@@ -358,6 +406,23 @@ mod tests {
         assert_eq!(check(&archive, 512), Err(ArchiveFlaw::Trailing));
         let instead = [entry(b'0', b"one"), br#"{"message":"the disk is gone"}"#.to_vec()].concat();
         assert_eq!(check(&instead, 512), Err(ArchiveFlaw::BreaksOff));
+    }
+
+    #[test]
+    fn a_name_that_leads_out_is_found() {
+        for path in ["..", "../a", "a/../../b", "./../x", "/.."] {
+            assert!(leads_out(path.as_bytes()), "{path}");
+        }
+        for path in ["", ".", "./", "a/..", "a/../b", "..a", "/a"] {
+            assert!(!leads_out(path.as_bytes()), "{path}");
+        }
+        let mut check = ArchiveCheck::default();
+        check.pass(&[entry(b'x', b"13 path=../a\n"), entry(b'0', b"x"), end()].concat()).unwrap();
+        assert!(check.leads_out());
+        let mut check = ArchiveCheck::default();
+        check.pass(&archive_of("Dockerfile", b"FROM scratch\n").unwrap()).unwrap();
+        check.finish().unwrap();
+        assert!(!check.leads_out());
     }
 
     #[test]

@@ -54,7 +54,15 @@ pub struct Settings {
 ///   all, and the next call negotiates again.
 /// * A connection that breaks also leads to a new negotiation: another server may answer (trap D9).
 /// * A dropped future drops its request and closes its connection, which the daemon may or may not notice before it has acted.
-pub struct Client<D: Dialect>(Arc<Inner<D>>);
+pub struct Client<D: Dialect>(Arc<Inner<D>>, Lifetime);
+
+/// The calls that a closed client refuses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lifetime {
+    UntilClosed,
+    /// None: what was created is removed after the close as well.
+    Outlives,
+}
 
 struct Inner<D: Dialect> {
     dialect: D,
@@ -71,7 +79,7 @@ struct Inner<D: Dialect> {
 
 impl<D: Dialect> Clone for Client<D> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self(Arc::clone(&self.0), self.1)
     }
 }
 
@@ -101,17 +109,20 @@ impl<D: Dialect> Client<D> {
             }
             _ => Connector::new(endpoint.clone(), tls, connect_deadline),
         };
-        Ok(Self(Arc::new(Inner {
-            dialect,
-            id,
-            endpoint: endpoint.to_string(),
-            authority: endpoint.authority(),
-            deadline,
-            pool: Pool::new(connector.clone()),
-            connector,
-            session: Session::default(),
-            negotiating: tokio::sync::Mutex::new(()),
-        })))
+        Ok(Self(
+            Arc::new(Inner {
+                dialect,
+                id,
+                endpoint: endpoint.to_string(),
+                authority: endpoint.authority(),
+                deadline,
+                pool: Pool::new(connector.clone()),
+                connector,
+                session: Session::default(),
+                negotiating: tokio::sync::Mutex::new(()),
+            }),
+            Lifetime::UntilClosed,
+        ))
     }
 
     /// The backend's id.
@@ -145,6 +156,12 @@ impl<D: Dialect> Client<D> {
         self.0.pool.reset();
     }
 
+    /// The same client, whose calls go on after the close: to remove what was created before it.
+    #[must_use]
+    pub fn outliving_close(&self) -> Self {
+        Self(Arc::clone(&self.0), Lifetime::Outlives)
+    }
+
     /// Waits until it is closed: what is open then ends with `Cancelled`.
     pub async fn closed(&self) {
         self.0.session.closed().await;
@@ -153,6 +170,9 @@ impl<D: Dialect> Client<D> {
     /// # Errors
     /// `Cancelled` once it was closed.
     pub fn check_open(&self, operation: &'static str) -> Result<()> {
+        if self.1 == Lifetime::Outlives {
+            return Ok(());
+        }
         self.0.session.check_open(self.site(operation))
     }
 
@@ -240,9 +260,20 @@ impl<D: Dialect> Client<D> {
     /// # Cancel safety
     /// A dropped future drops its request; a dropped body closes its connection.
     pub async fn open(&self, operation: &'static str, request: Request) -> Result<Response<Incoming>> {
+        let answered = self.open_unbounded(operation, request);
+        self.within(self.site(operation), self.0.deadline, answered).await
+    }
+
+    /// As [`open`](Self::open), without a deadline: for a head that comes after long work. The caller bounds it.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call), without `Timeout`.
+    ///
+    /// # Cancel safety
+    /// As [`open`](Self::open).
+    pub async fn open_unbounded(&self, operation: &'static str, request: Request) -> Result<Response<Incoming>> {
         let site = self.site(operation);
-        let answered = async { self.exchange(site, self.write(site, request).await?).await };
-        self.within(site, self.0.deadline, answered).await
+        self.exchange(site, self.write(site, request).await?).await
     }
 
     /// As [`open`](Self::open), on a connection of its own, for an answer that may take weeks.

@@ -95,6 +95,12 @@ pub fn of_status(status: u16, message: &str) -> ErrorKind {
     }
 }
 
+/// `true` if the daemon itself answered: no request is under way any more, and an inspection shows the outcome. A proxy that got no answer
+/// says so with a status, too.
+pub fn is_answer(error: &Error) -> bool {
+    error.fact("status").is_some_and(|status| !matches!(status, "408" | "502" | "503" | "504"))
+}
+
 /// Kind and advice for a failed TLS handshake anywhere in the causes; `None`: the error is not about TLS.
 fn of_tls(error: &io::Error, advice: &Advice) -> Option<(ErrorKind, String)> {
     use rustls::{AlertDescription as Alert, CertificateError as Certificate, Error as Tls};

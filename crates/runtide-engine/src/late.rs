@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use runtide_core::{Error, ErrorKind, Result, backend::CreateGuard};
+use runtide_core::{Error, ErrorKind, Result, Retry, backend::CreateGuard};
 
-use crate::{client::Client, dialect::Dialect};
+use crate::{client::Client, dialect::Dialect, error::is_answer};
 
 /// Longest wait for the answer to a create, also where no caller waits for it any more.
 pub const LATEST_ANSWER: Duration = Duration::from_secs(300);
@@ -36,15 +36,51 @@ pub async fn seen_through<D: Dialect, T: Send + 'static>(
     })
 }
 
-/// Removes what a failed create made. If its answer did not come, the daemon may still be at it: a task looks again later.
+/// Removes what a failed create made, if it may have made something. If its answer did not come, the daemon may still be at it: a task
+/// looks again later.
 pub async fn undo(error: &Error, guard: impl Fn() -> CreateGuard + Send + 'static) {
+    if !is_lost(error) {
+        return;
+    }
     guard().undo().await;
-    if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Protocol) {
-        tokio::spawn(async move {
-            for pause in PAUSES {
-                tokio::time::sleep(pause).await;
-                guard().undo().await;
-            }
-        });
+    tokio::spawn(async move {
+        for pause in PAUSES {
+            tokio::time::sleep(pause).await;
+            guard().undo().await;
+        }
+    });
+}
+
+/// `true` if the request may have been carried out, so that its outcome is not known: no answer came, none that can be read, or one of a
+/// proxy that got none.
+fn is_lost(error: &Error) -> bool {
+    if error.fact("status").is_some() {
+        return !is_answer(error);
+    }
+    // Where nothing listens, no request was sent.
+    !matches!(error.retry(), Retry::Poll(_))
+        && matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Protocol)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_daemons_own_answer_says_that_nothing_was_made() {
+        let error = |kind| Error::new(kind, "engine.create", "it failed");
+        for (status, kind) in [("502", ErrorKind::Unavailable), ("504", ErrorKind::Timeout)] {
+            assert!(is_lost(&error(kind).with_context("status", status)), "a proxy's {status}");
+        }
+        for (status, kind) in
+            [("409", ErrorKind::Conflict), ("500", ErrorKind::Unexpected), ("404", ErrorKind::NotFound)]
+        {
+            assert!(!is_lost(&error(kind).with_context("status", status)), "{status}");
+        }
+        for kind in [ErrorKind::Unavailable, ErrorKind::Timeout, ErrorKind::Protocol] {
+            assert!(is_lost(&error(kind)), "{kind}");
+        }
+        assert!(!is_lost(&error(ErrorKind::InvalidInput)), "it was not sent");
+        assert!(!is_lost(&error(ErrorKind::Unavailable).with_retry(Retry::Poll(Duration::from_millis(50)))));
     }
 }

@@ -3,8 +3,11 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use serde::Deserialize;
+use runtide_core::Result;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
+
+use crate::{client::Client, dialect::Dialect};
 
 /// Levels of members that are searched; deeper than any reply that is read.
 const DEPTH: usize = 8;
@@ -32,6 +35,31 @@ pub fn log_left_out(backend: &runtide_core::BackendId, about: &str, left_out: &[
     if !left_out.is_empty() {
         tracing::warn!(%backend, instance = about, fields = left_out.join(", "), "left out: these fields cannot be read");
     }
+}
+
+/// One object of an answer. A member that cannot be read is left out, and the log names it.
+///
+/// # Errors
+/// `Protocol` for an answer that cannot be read without it either.
+pub fn item<T: DeserializeOwned>(client: &Client<impl Dialect>, operation: &'static str, json: &[u8]) -> Result<T> {
+    let read = lenient(&String::from_utf8_lossy(json), |json| serde_json::from_str(json));
+    let (item, left_out) = read.map_err(|error| client.site(operation).undecodable(error))?;
+    log_left_out(client.id(), operation, &left_out);
+    Ok(item)
+}
+
+/// The objects of an answer that is a list; `null` is one without any.
+///
+/// # Errors
+/// As [`item`], for the first that cannot be read.
+pub fn items<T: DeserializeOwned>(
+    client: &Client<impl Dialect>,
+    operation: &'static str,
+    json: &[u8],
+) -> Result<Vec<T>> {
+    let list: Option<Vec<&RawValue>> =
+        serde_json::from_slice(json).map_err(|error| client.site(operation).undecodable(error))?;
+    list.into_iter().flatten().map(|one| item(client, operation, one.get().as_bytes())).collect()
 }
 
 struct Search<'a> {

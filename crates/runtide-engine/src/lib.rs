@@ -4,14 +4,17 @@ mod answer;
 mod archive;
 mod client;
 mod connection;
+pub mod create;
 mod dialect;
 mod endpoint;
 pub mod error;
+pub mod exec;
 mod feed;
 mod hijack;
 pub mod image;
 pub mod late;
 mod lenient;
+mod names;
 pub mod network;
 pub mod output;
 mod own_answer;
@@ -20,21 +23,24 @@ pub mod progress;
 mod request;
 mod spool;
 mod ssh;
+pub mod subnets;
 mod text;
 mod time;
 mod tls;
 mod transport;
 mod values;
+pub mod volume;
 
 pub use self::{
     answer::{Answer, http_date},
-    archive::{ArchiveCheck, ArchiveFlaw, Folder},
+    archive::{ArchiveCheck, ArchiveFlaw, Folder, Rebase, archive_of},
     client::{Client, Settings},
     dialect::Dialect,
     endpoint::{Endpoint, Tls, without_credentials},
     feed::Feed,
     hijack::{Hijacked, HijackedReader, HijackedWriter},
-    lenient::{lenient, log_left_out, number},
+    lenient::{item, items, lenient, log_left_out, number},
+    names::{is_host_name, is_name, is_word, shown},
     own_answer::OwnAnswer,
     request::{Request, segment},
     spool::{SpoolReader, SpoolWriter, spool},

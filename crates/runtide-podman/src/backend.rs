@@ -7,7 +7,10 @@ use runtide_core::{
     BackendId, Capabilities, Detail, EventStream, Instance, InstanceId, ListOptions, Listing, Result, RuntimeBackend,
     RuntimeInfo, RuntimeKind, WatchOptions,
     capabilities::{Support, WatchSupport},
-    manager::{ImageManager, LifecycleManager, LogManager, ProvisionManager},
+    manager::{
+        ExecManager, ImageManager, LifecycleManager, LogManager, NetworkManager, ProvisionManager, StatsManager,
+        VolumeManager,
+    },
     watch::Driver,
 };
 
@@ -56,7 +59,11 @@ pub struct PodmanBackend {
     lifecycle: manager::Lifecycle,
     provision: manager::Provision,
     logs: manager::Logs,
+    exec: manager::Exec,
+    stats: manager::Stats,
     images: manager::Images,
+    networks: manager::Networks,
+    volumes: manager::Volumes,
     pods: Pods,
     secrets: Secrets,
 }
@@ -79,7 +86,11 @@ impl PodmanBackend {
             lifecycle: manager::Lifecycle::new(client.clone()),
             provision: manager::Provision::new(client.clone()),
             logs: manager::Logs::new(client.clone()),
+            exec: manager::Exec::new(client.clone()),
+            stats: manager::Stats::new(client.clone()),
             images: manager::Images::new(client.clone()),
+            networks: manager::Networks::new(client.clone()),
+            volumes: manager::Volumes::new(client.clone()),
             pods: Pods::new(client.clone()),
             secrets: Secrets::new(client.clone()),
             client,
@@ -98,7 +109,8 @@ impl PodmanBackend {
 }
 
 /// Beginnings of the verbs that every service has.
-const MANAGERS: [&str; 4] = ["lifecycle_", "provision_", "logs_", "images_"];
+const MANAGERS: [&str; 8] =
+    ["lifecycle_", "provision_", "logs_", "exec_", "stats_", "images_", "networks_", "volumes_"];
 
 fn capabilities(logger: Option<&EventLogger>) -> Capabilities {
     let Some(logger) = logger else { return Capabilities::default() };
@@ -178,8 +190,23 @@ impl RuntimeBackend for PodmanBackend {
     fn logs(&self) -> Option<&dyn LogManager> {
         Some(&self.logs)
     }
-
     fn images(&self) -> Option<&dyn ImageManager> {
         Some(&self.images)
+    }
+
+    fn exec(&self) -> Option<&dyn ExecManager> {
+        Some(&self.exec)
+    }
+
+    fn stats(&self) -> Option<&dyn StatsManager> {
+        Some(&self.stats)
+    }
+
+    fn networks(&self) -> Option<&dyn NetworkManager> {
+        Some(&self.networks)
+    }
+
+    fn volumes(&self) -> Option<&dyn VolumeManager> {
+        Some(&self.volumes)
     }
 }

@@ -43,6 +43,15 @@ pub(crate) struct Server {
     logger: OnceLock<EventLogger>,
 }
 
+impl Server {
+    /// `true` if it is this major and minor version, or a later one. One that cannot be read is not.
+    pub(crate) fn is_at_least(&self, (major, minor): (u32, u32)) -> bool {
+        let mut parts = self.version.split('.').map(|part| part.parse::<u32>().ok());
+        let (Some(Some(own_major)), Some(Some(own_minor))) = (parts.next(), parts.next()) else { return false };
+        (own_major, own_minor) >= (major, minor)
+    }
+}
+
 /// The place where events are kept, which decides what a watch can do (trap P4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum EventLogger {
@@ -50,6 +59,13 @@ pub(crate) enum EventLogger {
     None,
     /// A file, the journal, or one that later versions have.
     Kept(String),
+}
+
+impl EventLogger {
+    /// Messages are handed to journald, which writes them down later.
+    pub(crate) fn is_journal(&self) -> bool {
+        matches!(self, Self::Kept(logger) if logger == "journald")
+    }
 }
 
 impl Dialect for Podman {
@@ -138,6 +154,11 @@ impl Client {
         &self.config
     }
 
+    /// The same client, whose calls go on after the close: to remove what was created before it.
+    pub(crate) fn undoing(&self) -> Self {
+        Self { engine: self.engine.outliving_close(), config: Arc::clone(&self.config) }
+    }
+
     /// The event logger of the service that answers now.
     pub(crate) async fn logger(&self) -> Result<EventLogger> {
         const OPERATION: &str = "podman.info";
@@ -178,10 +199,7 @@ pub(crate) fn is_status(refusal: &Error, status: &str) -> bool {
     refusal.context().iter().any(|(key, value)| key == "status" && value == status)
 }
 
-/// The service answered: no request is under way any more, so that an inspection shows the outcome.
-pub(crate) fn is_answer(refusal: &Error) -> bool {
-    refusal.context().iter().any(|(key, _)| key == "status")
-}
+pub(crate) use runtide_engine::error::is_answer;
 
 #[cfg(test)]
 mod tests {
@@ -210,6 +228,16 @@ mod tests {
         ] {
             assert_eq!(understood(headers).unwrap_err().kind(), kind);
         }
+    }
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        let at_least = |version: &str| {
+            let server = Server { version: version.to_owned(), date: None, logger: OnceLock::new() };
+            server.is_at_least((5, 6))
+        };
+        assert!(at_least("5.6.0") && at_least("5.10.1") && at_least("6.0.0-dev"));
+        assert!(!at_least("5.4.2") && !at_least("4.9.4") && !at_least("5"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use runtide_engine::{Endpoint, without_credentials};
 use crate::{
     config::{Config, ROOTFUL, rootless},
     connections::{Connections, Destination},
+    origin::Origin,
 };
 
 type Lookup = dyn Fn(&str) -> Option<OsString> + Send + Sync;
@@ -15,13 +16,13 @@ type Lookup = dyn Fn(&str) -> Option<OsString> + Send + Sync;
 /// Source of the variables.
 pub(crate) struct Environment {
     lookup: Box<Lookup>,
-    /// The user is root, whose service is the machine's own.
-    is_root: bool,
+    /// The user's id; root's service is the machine's own.
+    user: u32,
 }
 
 impl Environment {
     pub(crate) fn of_process() -> Self {
-        Self { lookup: Box::new(|name| env::var_os(name)), is_root: is_root() }
+        Self { lookup: Box::new(|name| env::var_os(name)), user: user() }
     }
 
     /// An environment of these variables only.
@@ -30,7 +31,8 @@ impl Environment {
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let lookup =
             move |name: &str| variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-        Self { lookup: Box::new(lookup), is_root }
+        // A user who has no folder in /run/user.
+        Self { lookup: Box::new(lookup), user: if is_root { 0 } else { u32::MAX } }
     }
 
     /// The variable's value. An empty one counts as unset, as for `podman`.
@@ -68,25 +70,18 @@ impl Environment {
     }
 
     /// The configuration that `CONTAINER_CONNECTION`, else `CONTAINER_HOST`, else the default connection names; `None`: none does.
-    pub(crate) fn named(&self) -> Result<Option<Config>> {
+    pub(crate) fn named(&self) -> Option<(Origin, Result<Config>)> {
         const CONNECTION: &str = "CONTAINER_CONNECTION";
         const HOST: &str = "CONTAINER_HOST";
-        if let Some(name) = self.text(CONNECTION)? {
-            let connections = self.connections()?;
-            let destination = connections.get(&name).ok_or_else(|| {
-                invalid(CONNECTION, &name, "there is no such connection; `podman system connection list` lists them")
-            })?;
-            return self.destination(CONNECTION, destination).map(Some);
+        if let Some(name) = self.text(CONNECTION).transpose() {
+            return Some((Origin::Connection, name.and_then(|name| self.connection(CONNECTION, &name))));
         }
-        if let Some(uri) = self.text(HOST)? {
-            return self.destination(HOST, &Destination { uri, ..Destination::default() }).map(Some);
+        if let Some(uri) = self.text(HOST).transpose() {
+            let destination = |uri| self.destination(HOST, &Destination { uri, ..Destination::default() });
+            return Some((Origin::Environment, uri.and_then(destination)));
         }
-        let connections = self.connections()?;
-        let Some(name) = connections.default_name() else { return Ok(None) };
-        let destination = connections
-            .get(name)
-            .ok_or_else(|| invalid("default connection", name, "there is no connection of this name"))?;
-        self.destination("default connection", destination).map(Some)
+        let name = self.connections().map(|connections| connections.default_name().map(str::to_owned)).transpose()?;
+        Some((Origin::DefaultConnection, name.and_then(|name| self.connection("default connection", &name))))
     }
 
     /// The configuration for one connection. `CONTAINER_SSHKEY` is the key of those that name none.
@@ -108,47 +103,58 @@ impl Environment {
         const NAME: &str = "containers/auth.json";
         let first = self.path("REGISTRY_AUTH_FILE").unwrap_or_else(|| match self.path("XDG_RUNTIME_DIR") {
             Some(runtime) => runtime.join(NAME),
-            None => PathBuf::from(format!("/run/containers/{}/auth.json", uid())),
+            None => PathBuf::from(format!("/run/containers/{}/auth.json", self.user)),
         });
         let of_user = self.user_folder().map(|folder| folder.join("auth.json"));
         let dockers = self.path("DOCKER_CONFIG").or_else(|| Some(self.path("HOME")?.join(".docker")));
         [Some(first), of_user, dockers.map(|folder| folder.join("config.json"))].into_iter().flatten().collect()
     }
 
-    /// The sockets of this user's services, in order of preference. Whether anything listens there is not known.
-    pub(crate) fn sockets(&self) -> Vec<PathBuf> {
-        let of_user = self.path("XDG_RUNTIME_DIR").filter(|_| !self.is_root).map(|runtime| rootless(&runtime));
-        of_user.into_iter().chain([PathBuf::from(ROOTFUL)]).collect()
+    /// The connection of this name.
+    fn connection(&self, source: &'static str, name: &str) -> Result<Config> {
+        let connections = self.connections()?;
+        let destination = connections.get(name).ok_or_else(|| {
+            invalid(source, name, "there is no such connection; `podman system connection list` lists them")
+        })?;
+        self.destination(source, destination)
+    }
+
+    /// The user's runtime folder, as `podman` finds it without the variable as well.
+    fn runtime_folder(&self) -> Option<PathBuf> {
+        let of_user = || Some(PathBuf::from(format!("/run/user/{}", self.user))).filter(|folder| folder.is_dir());
+        self.path("XDG_RUNTIME_DIR").or_else(of_user)
+    }
+
+    /// The sockets of this user's services, in order of preference. It is not known if anything listens there.
+    pub(crate) fn sockets(&self) -> Vec<(Origin, PathBuf)> {
+        let of_user = self.runtime_folder().filter(|_| self.user != 0).map(|runtime| rootless(&runtime));
+        let of_user = of_user.map(|socket| (Origin::Rootless, socket));
+        of_user.into_iter().chain([(Origin::System, PathBuf::from(ROOTFUL))]).collect()
+    }
+
+    /// The socket of a `podman machine`.
+    pub(crate) fn machine(&self) -> Option<PathBuf> {
+        Some(self.path("HOME")?.join(".local/share/containers/podman/machine/podman.sock"))
     }
 
     /// The configuration with which `podman --remote` would find its service.
     pub(crate) fn config(&self) -> Result<Config> {
-        if let Some(config) = self.named()? {
-            return Ok(config);
+        if let Some((_, config)) = self.named() {
+            return config;
         }
-        let socket = self.sockets().into_iter().next().unwrap_or_else(|| PathBuf::from(ROOTFUL));
+        let socket = self.sockets().into_iter().next().map_or_else(|| PathBuf::from(ROOTFUL), |(_, socket)| socket);
         Ok(Config::default().with_endpoint(Endpoint::unix(socket)))
     }
 }
 
 #[cfg(unix)]
-fn uid() -> u32 {
+fn user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
 #[cfg(not(unix))]
-fn uid() -> u32 {
-    0
-}
-
-#[cfg(unix)]
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-#[cfg(not(unix))]
-fn is_root() -> bool {
-    false
+fn user() -> u32 {
+    u32::MAX
 }
 
 impl Config {

@@ -3,14 +3,26 @@
 use std::time::Duration;
 
 use runtide_core::{Error, ErrorKind, Labels, Result, manager::Effect};
-use runtide_engine::{Request, lenient};
+use runtide_engine::{
+    Request,
+    create::{Creation, Objects, users_labels},
+    late::LATEST_ANSWER,
+    lenient,
+};
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    client::{Client, is_status},
+    client::{Client, is_answer, is_status},
     manager::is_name,
 };
+
+/// The service's pods, as that of a create is found by its label.
+const PODS: Objects =
+    Objects { list: "/pods/json", key: "Id", labels: "Labels", path: "/pods/", options: "?force=true&timeout=0" };
+
+/// Characters of an id that name a pod: the command shows no fewer.
+const SHORT_ID: usize = 12;
 
 /// Status of an answer that there is nothing to do.
 const UNMODIFIED: &str = "304";
@@ -101,8 +113,16 @@ struct Listed {
 #[serde(rename_all = "PascalCase", default)]
 struct Named {
     id: String,
+    name: String,
     state: String,
     containers: Option<Vec<Member>>,
+}
+
+/// The answer to a removal.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Removed {
+    err: Option<serde_json::Value>,
 }
 
 /// A container of a pod, its infra container included; a list does not say its state.
@@ -145,7 +165,7 @@ impl Pods {
             id: pod.id,
             name: pod.name,
             state: PodState::of(&pod.status),
-            labels: pod.labels.unwrap_or_default().into_iter().collect(),
+            labels: users_labels(pod.labels.unwrap_or_default()),
         });
         Ok(pods.collect())
     }
@@ -154,35 +174,55 @@ impl Pods {
     /// start it. Returns its id.
     ///
     /// # Errors
-    /// `AlreadyExists` for a name that a pod or a container has.
+    /// `AlreadyExists` for a name that a pod or a container has; `InvalidInput` for a name that is none.
     ///
     /// # Cancel safety
-    /// A dropped future may leave the pod behind.
+    /// A dropped future removes the pod in a task, as does one whose answer is lost.
     pub async fn create(&self, name: &str, ports: &[(std::net::SocketAddr, std::num::NonZeroU16)]) -> Result<String> {
         const OPERATION: &str = "podman.pod_create";
         self.check(OPERATION, name)?;
-        if self.exists(OPERATION, name).await? {
-            let site = self.client.site(OPERATION);
-            return Err(site.error(ErrorKind::AlreadyExists, "another pod has this name").with_context("pod", name));
-        }
+        let site = self.client.site(OPERATION);
+        let taken = |what: &str| {
+            let error = site.error(ErrorKind::AlreadyExists, format!("another {what} has this name"));
+            error.with_context("pod", name)
+        };
         let ports: Vec<_> = ports
             .iter()
             .map(|(outside, inside)| {
                 json!({"container_port": inside, "host_port": outside.port(), "host_ip": outside.ip(), "protocol": "tcp"})
             })
             .collect();
-        let mut spec = json!({ "name": name });
+        let creation = Creation::new(&self.client, OPERATION, name, &[PODS]);
+        let (key, value) = creation.label();
+        let mut spec = json!({ "name": name, "labels": { key: value } });
         if !ports.is_empty() {
-            spec = json!({ "name": name, "portmappings": ports });
+            spec["portmappings"] = json!(ports);
         }
-        let body = self.send(OPERATION, Request::post("/pods/create").with_json(&spec), name).await?;
-        Ok(body.id)
+        let (client, this) = (self.client.clone(), creation.clone());
+        let request = Request::post("/pods/create").with_json(&spec);
+        let make = async move {
+            let made = client.call(OPERATION, request, LATEST_ANSWER).await?;
+            let made: Named =
+                serde_json::from_slice(&made).map_err(|error| client.site(OPERATION).undecodable(error))?;
+            Ok((made.id, this.guard()))
+        };
+        let made = self.client.within(site, self.client.deadline(), creation.run(make)).await;
+        let (id, guard) = made.map_err(|refusal| match refusal.message() {
+            // A container's name is a refusal of 500, a pod's one of 409.
+            message if is_answer(&refusal) && message.contains("is in use") => {
+                taken(if message.contains("container already exists") { "container" } else { "pod" })
+            }
+            _ => refusal.with_context("pod", name),
+        })?;
+        guard.keep();
+        Ok(id)
     }
 
     /// Starts every container of the pod; `Unchanged` if all of them run.
     ///
     /// # Errors
-    /// `Unexpected`, in Podman's words, if one of them cannot be started: others may run then.
+    /// `NotFound` for a pod that does not exist; `Conflict`, in Podman's words, if one of its containers cannot be started: others may run
+    /// then.
     pub async fn start(&self, pod: &str) -> Result<Effect> {
         self.verb("podman.pod_start", pod, "start", None, self.client.deadline(), "Running").await
     }
@@ -237,7 +277,14 @@ impl Pods {
             request = request.with_query("timeout", 0);
         }
         match self.client.call(OPERATION, request, self.client.deadline()).await {
-            Ok(_) => Ok(Effect::Changed),
+            Ok(removed) => match serde_json::from_slice::<Removed>(&removed).ok().and_then(|removed| removed.err) {
+                // Podman reports a refusal within a success.
+                Some(why) if !why.is_null() => {
+                    let why = format!("the pod was not removed: {why}");
+                    Err(self.client.site(OPERATION).error(ErrorKind::Unexpected, why).with_context("pod", pod))
+                }
+                _ => Ok(Effect::Changed),
+            },
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Effect::Unchanged),
             Err(refusal) => {
                 let is_alive = match self.inspect(OPERATION, pod).await {
@@ -276,7 +323,22 @@ impl Pods {
             Ok(_) => Ok(Effect::Changed),
             // 304: every container was in that state already.
             Err(error) if is_status(&error, UNMODIFIED) => Ok(Effect::Unchanged),
-            Err(error) => Err(error.with_context("pod", pod)),
+            Err(error) => Err(self.of_members(operation, error).with_context("pod", pod)),
+        }
+    }
+
+    /// The error of a verb that failed for some of the containers: Podman lists the reasons in place of a message.
+    fn of_members(&self, operation: &'static str, refusal: Error) -> Error {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Report {
+            errs: Vec<String>,
+        }
+        match serde_json::from_str::<Report>(refusal.message()) {
+            Ok(report) if !report.errs.is_empty() => {
+                self.client.site(operation).error(ErrorKind::Conflict, report.errs.join("; "))
+            }
+            _ => refusal,
         }
     }
 
@@ -290,16 +352,13 @@ impl Pods {
             .with_context("pod", pod.escape_debug()))
     }
 
-    async fn exists(&self, operation: &'static str, pod: &str) -> Result<bool> {
-        match self.client.call(operation, Request::get(format!("/pods/{pod}/exists")), self.client.deadline()).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     async fn inspect(&self, operation: &'static str, pod: &str) -> Result<Named> {
-        self.send(operation, Request::get(format!("/pods/{pod}/json")), pod).await
+        let found = self.send(operation, Request::get(format!("/pods/{pod}/json")), pod).await?;
+        // Podman takes the beginning of an id for the id: another pod's.
+        if found.id == pod || found.name == pod || (pod.len() >= SHORT_ID && found.id.starts_with(pod)) {
+            return Ok(found);
+        }
+        Err(self.client.site(operation).error(ErrorKind::NotFound, "there is no such pod").with_context("pod", pod))
     }
 
     async fn send(&self, operation: &'static str, request: Request, pod: &str) -> Result<Named> {

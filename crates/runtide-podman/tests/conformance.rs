@@ -12,6 +12,8 @@
 )]
 #![cfg(unix)]
 
+#[path = "conformance/event_log.rs"]
+mod event_log;
 #[path = "conformance/harness.rs"]
 mod harness;
 #[path = "conformance/name.rs"]

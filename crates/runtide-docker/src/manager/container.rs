@@ -12,6 +12,8 @@ use runtide_core::{Error, ErrorKind, ExitStatus, InstanceId, Result, manager::Ef
 use runtide_engine::{Request, lenient, log_left_out};
 use serde::Deserialize;
 
+pub(super) use runtide_engine::is_name;
+
 use crate::{
     client::Client,
     ends,
@@ -157,13 +159,6 @@ pub(super) fn is_answer(refusal: &Refusal) -> bool {
 
 pub(super) fn is_status(refusal: &Refusal, status: u16) -> bool {
     matches!(refusal, Refusal::DockerResponseServerError { status_code, .. } if *status_code == status)
-}
-
-/// Docker's own rule for names; every id obeys it too. No such name changes the path or the query that it stands in.
-pub(super) fn is_name(text: &str) -> bool {
-    text.len() <= 255
-        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
 }
 
 /// The daemon speaks at least API 1.`minor`.

@@ -14,10 +14,7 @@ use runtide_core::{
     backend::CreateGuard,
     manager::{ConnectOptions, Effect, NetworkAttachment, NetworkId, NetworkInfo, NetworkManager, NetworkSpec},
 };
-use runtide_engine::{
-    Request,
-    late::{self, LATEST_ANSWER},
-};
+use runtide_engine::{Request, create::Creation, late::LATEST_ANSWER, subnets};
 use serde::{Deserialize, Serialize};
 
 use self::reply::Member;
@@ -25,6 +22,7 @@ pub(super) use self::reply::{Network, Settings};
 use super::{
     container::{Call, Container, is_name},
     items,
+    objects::NETWORKS,
     spec::{NO_ENDPOINT_OPTIONS, PREDEFINED, is_host_name, shown},
 };
 use crate::client::Client;
@@ -184,9 +182,9 @@ async fn create(client: &Client, operation: &'static str, body: &spec::Body<'_>)
     let site = client.site(operation);
     let taken = || site.error(ErrorKind::AlreadyExists, "this name is taken").with_context("network", body.name());
     for attempt in 0..ATTEMPTS {
-        let request = Request::post("/networks/create").with_json(body);
-        let made = make(client.clone(), operation, request, body.name().to_owned());
-        let made = late::seen_through(client, operation, made).await;
+        let creation = Creation::new(client, operation, body.name(), &[NETWORKS]);
+        let request = Request::post("/networks/create").with_json(&body.with_label(creation.label()));
+        let made = creation.run(make(client.clone(), operation, request, body.name().to_owned())).await;
         let (id, guard) = made.map_err(|error| match error.kind() {
             ErrorKind::Conflict => taken(),
             ErrorKind::PermissionDenied if PREDEFINED.contains(&body.name()) => taken(),
@@ -223,7 +221,7 @@ async fn create(client: &Client, operation: &'static str, body: &spec::Body<'_>)
     Err(taken())
 }
 
-/// Makes a network. A connection that broke before the answer leaves it, since only the answer names it.
+/// Makes a network.
 async fn make(
     client: Client,
     operation: &'static str,
@@ -239,7 +237,7 @@ async fn make(
     let made = client.call(operation, request, LATEST_ANSWER).await?;
     let Made { id } = serde_json::from_slice(&made).map_err(|error| site.undecodable(error))?;
     let guard = CreateGuard::new(site, name, client.deadline(), {
-        let (client, id) = (client.clone(), id.clone());
+        let (client, id) = (client.undoing(), id.clone());
         move || {
             let (client, id) = (client.clone(), id.clone());
             async move { delete(&client, operation, &id).await.map(drop) }
@@ -259,10 +257,7 @@ async fn remove(on: On<'_>) -> Result<Effect> {
     let in_use = async || {
         let members = network.members(&members(on.client, on.operation).await?);
         let Some(first) = members.first() else { return Ok(()) };
-        let message = match members.len() {
-            1 => "a container is connected to it, running or not".to_owned(),
-            more => format!("{more} containers are connected to it, running or not"),
-        };
+        let message = subnets::in_use(members.len());
         Err(on.error(ErrorKind::Conflict, message).with_context("instance", first))
     };
     in_use().await?;
@@ -367,16 +362,7 @@ pub(super) fn refused(network: &Network, joined: &NetworkAttachment) -> Option<(
     if !is_plain && PREDEFINED.contains(&network.name.as_str()) {
         return Some((ErrorKind::Unsupported, NO_ENDPOINT_OPTIONS.to_owned()));
     }
-    let address = joined.address?;
-    let ranges = network.subnets();
-    if ranges.iter().any(|range| range.gateway == Some(address)) {
-        return Some((ErrorKind::Conflict, format!("{address} is the network's gateway")));
-    }
-    let is_outside = !ranges.is_empty() && !ranges.iter().any(|range| range.contains(address));
-    is_outside.then(|| {
-        let ranges: Vec<_> = ranges.iter().map(|range| range.range.as_str()).collect();
-        (ErrorKind::InvalidInput, format!("{address} does not lie in the network's {}", ranges.join(", ")))
-    })
+    subnets::refused(&network.subnets(), joined.address?)
 }
 
 /// The error of such a refusal.

@@ -10,15 +10,13 @@ use runtide_core::{
     backend::CreateGuard,
     manager::{InstanceSpec, NetworkAttachment, ProvisionManager},
 };
-use runtide_engine::{
-    Request as Asked,
-    late::{self, LATEST_ANSWER},
-};
+use runtide_engine::{Request as Asked, create::Creation, late::LATEST_ANSWER};
 use serde::Deserialize;
 
 use super::{
     container::{Call, is_status, speaks},
     network::{self, Network},
+    objects::CONTAINERS,
     spec::{Refused, Request},
 };
 use crate::client::Client;
@@ -66,9 +64,13 @@ async fn create(client: &Client, mut request: Request) -> Result<InstanceId> {
     volumes(client, &request.volumes).await?;
     let later = request.join(speaks(&docker, NETWORKS_SINCE));
     let named = request.name.is_some();
+    let name = request.name.as_deref().unwrap_or("a container without a name");
+    let creation = Creation::new(client, OPERATION, name, &[CONTAINERS]);
+    let (key, value) = creation.label();
+    request.body.labels.get_or_insert_default().insert(key.to_owned(), value.to_owned());
     let options = CreateContainerOptions { name: request.name, platform: String::new() };
     let making = make(client.clone(), docker, options, request.body, named);
-    let (made, guard) = Box::pin(late::seen_through(client, OPERATION, making)).await?;
+    let (made, guard) = Box::pin(creation.run(making)).await?;
     let finished = async {
         let call = Call { client, operation: OPERATION, id: &made.id };
         if !made.warnings.is_empty() {
@@ -104,7 +106,7 @@ async fn create(client: &Client, mut request: Request) -> Result<InstanceId> {
     guard.settle(finished.await).await.map(|()| InstanceId::from(made.id))
 }
 
-/// Makes the container. A connection that broke before the answer leaves it, since only the answer names it.
+/// Makes the container.
 async fn make(
     client: Client,
     docker: bollard::Docker,
@@ -120,7 +122,7 @@ async fn make(
     })?;
     // The container exists from here on, and only this call knows its id.
     let guard = CreateGuard::new(client.site(OPERATION), &made.id, client.deadline(), {
-        let (client, id) = (client.clone(), made.id.clone());
+        let (client, id) = (client.undoing(), made.id.clone());
         move || {
             let (client, id) = (client.clone(), id.clone());
             async move { remove(&client, &id).await }

@@ -17,6 +17,8 @@ use runtide_core::{
     manager::{InstanceSpec, MountSource, NetworkAttachment, RestartPolicy as Restart},
 };
 
+pub(super) use runtide_engine::{is_host_name, shown};
+
 use super::{
     container::is_name,
     native::{self, host},
@@ -334,15 +336,3 @@ pub(super) const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
 /// Why an alias or a fixed address is refused on one of Docker's own networks.
 pub(super) const NO_ENDPOINT_OPTIONS: &str =
     "Docker has aliases and fixed addresses on networks that were created, not on its own 'bridge', 'host' and 'none'";
-
-/// A name that a resolver can be asked for: no more is checked, since Docker's own resolver answers for any.
-pub(super) fn is_host_name(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 253
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
-}
-
-/// Hostile text for a message: escaped, and at most 80 characters.
-pub(super) fn shown(text: &str) -> String {
-    text.escape_debug().take(80).collect()
-}

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use runtide_core::{Group, GroupKind, ImageRef, Instance, InstanceState, Labels};
-use runtide_engine::Text;
+use runtide_engine::{Text, create::users_labels};
 
 /// The name without its slash. A linked container lists its aliases among its names (`/web/db`); these are skipped.
 pub(super) fn name<'a>(names: impl IntoIterator<Item = &'a str>, id: &str) -> String {
@@ -23,9 +23,9 @@ pub(super) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
-/// The labels, verbatim; a label without a value has an empty one.
+/// The user's labels, verbatim; a label without a value has an empty one.
 pub(super) fn labels(labels: Option<&BTreeMap<Text<'_>, Text<'_>>>) -> Labels {
-    labels.into_iter().flatten().map(|(key, value)| (&**key, &**value)).collect()
+    users_labels(labels.into_iter().flatten().map(|(key, value)| (&**key, &**value)))
 }
 
 /// The compose project, or the stack of a swarm, which is deployed from a compose file as well.

@@ -5,8 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use runtide_core::{BackendId, Instance, InstanceId, InstanceKind, InstanceState, Labels, event::ResumeToken};
-use runtide_engine::{Text, number};
+use runtide_core::{BackendId, Instance, InstanceId, InstanceKind, InstanceState, event::ResumeToken};
+use runtide_engine::{Text, create::users_labels, number};
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
@@ -241,7 +241,7 @@ pub(crate) fn described(
     let name = container::name(attributes.get("name"), id.as_str());
     let mut instance = Instance::new(backend.clone(), id, name, InstanceKind::Container, state);
     instance.image = attributes.get("image").and_then(container::image);
-    let labels: Labels = attributes.labels().collect();
+    let labels = users_labels(attributes.labels());
     instance.group = container::group(&labels);
     instance.labels = Some(labels);
     instance

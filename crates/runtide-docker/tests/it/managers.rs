@@ -9,6 +9,7 @@ mod failed_start;
 mod lifecycle;
 mod log;
 mod log_against_docker;
+mod lost_creates;
 mod network;
 mod network_scripted;
 mod provision;

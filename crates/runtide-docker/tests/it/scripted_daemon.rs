@@ -45,6 +45,13 @@ impl Reply {
     }
 }
 
+/// A list with one object, which has the label that the request's filter asks for.
+pub(crate) fn labelled(request: &str, id: &str) -> String {
+    let label = request.split("%5B%22").nth(1).and_then(|rest| rest.split("%22").next()).unwrap();
+    let (key, value) = label.split_once("%3D").unwrap();
+    format!(r#"[{{"Id":"{id}","Name":"{id}","Labels":{{"{key}":"{value}"}}}}]"#)
+}
+
 /// Requests, or their bodies, in order.
 type Kept = Arc<Mutex<Vec<String>>>;
 

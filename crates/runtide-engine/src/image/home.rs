@@ -120,7 +120,7 @@ async fn create<D: Dialect>(
     name: String,
     request: Request,
 ) -> Result<CreateGuard> {
-    let of = client.clone();
+    let of = client.outliving_close();
     let guard = move || {
         CreateGuard::new(of.site(operation), &name, of.deadline(), {
             let (client, name) = (of.clone(), name.clone());
@@ -132,7 +132,7 @@ async fn create<D: Dialect>(
         Ok(_) => Ok(first),
         Err(error) => {
             first.keep();
-            late::undo(&error, guard).await;
+            undo(&error, guard).await;
             Err(error)
         }
     }

@@ -11,6 +11,9 @@ use runtide_core::{Error, ErrorKind, ExitStatus, InstanceId, Result, manager::Ef
 use runtide_engine::{Request, lenient, log_left_out};
 use serde::Deserialize;
 
+pub(crate) use runtide_engine::is_name;
+
+use super::network::{Endpoint, Endpoints};
 use crate::{
     client::{Client, is_answer},
     normalize::{self, time},
@@ -125,31 +128,32 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Podman's own rule for names; every id obeys it too. No such name changes the path or the query that it stands in.
-pub(crate) fn is_name(text: &str) -> bool {
-    text.len() <= 255
-        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
-}
-
 /// Why a name is refused.
 pub(super) const NO_NAME: &str =
     "is not a container's name: expected letters, digits, '_', '.', '-', the first a letter or digit";
 
 /// The part of an inspection that the verbs need. Decoded leniently: one unknown word must not fail a verb.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Container {
     pub(super) id: String,
     pub(super) name: String,
+    created: String,
     is_infra: bool,
     pod: String,
     pub(super) state: State,
     pub(super) config: Config,
     pub(super) host_config: HostConfig,
+    network_settings: NetworkSettings,
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct NetworkSettings {
+    networks: Option<Endpoints>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct State {
     pub(super) status: String,
@@ -159,22 +163,41 @@ pub(super) struct State {
     started_at: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Config {
     pub(super) tty: bool,
+    pub(super) open_stdin: bool,
     labels: BTreeMap<String, String>,
     stop_timeout: Option<u64>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct HostConfig {
     pub(super) auto_remove: bool,
     pub(super) log_config: LogConfig,
+    pub(super) restart_policy: RestartPolicy,
+    pub(super) network_mode: String,
+    /// `disabled`: it has no control group.
+    pub(super) cgroups: String,
+    pub(super) network_mode: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct RestartPolicy {
+    name: String,
+}
+
+impl RestartPolicy {
+    /// `true` if another run may begin by itself.
+    pub(super) fn restarts(&self) -> bool {
+        !matches!(self.name.as_str(), "" | "no")
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct LogConfig {
     #[serde(rename = "Type")]
@@ -209,12 +232,26 @@ impl Container {
         Duration::from_secs(self.config.stop_timeout.unwrap_or(10))
     }
 
+    /// The container's side of the network with this name.
+    pub(super) fn endpoint(&self, network: &str) -> Option<&Endpoint> {
+        self.network_settings.networks.as_ref()?.get(network)?.as_ref()
+    }
+
     /// The error, with the unit that runs the container.
     pub(super) fn named(&self, error: Error) -> Error {
         match normalize::unit_of(&self.config.labels) {
             Some(unit) => error.with_context("unit", unit),
             None => error,
         }
+    }
+
+    /// Its full id, which no rename changes; `given` where the description has none.
+    pub(super) fn id_or<'a>(&'a self, given: &'a str) -> &'a str {
+        if is_name(&self.id) { &self.id } else { given }
+    }
+
+    pub(super) fn created(&self) -> Option<SystemTime> {
+        time(&self.created)
     }
 
     /// Begin of the present or last run.

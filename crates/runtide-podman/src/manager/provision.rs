@@ -1,7 +1,5 @@
 //! [`Provision`]: create a container from a spec.
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
 use bytes::Bytes;
 use runtide_core::{
@@ -9,11 +7,13 @@ use runtide_core::{
     backend::CreateGuard,
     manager::{InstanceSpec, ProvisionManager},
 };
-use runtide_engine::{Request, segment};
+use runtide_engine::{Request, create::Creation, late::LATEST_ANSWER, segment};
 use serde::Deserialize;
-use uuid::Uuid;
 
-use super::spec::{self, Refused};
+use super::{
+    objects::CONTAINERS,
+    spec::{self, Refused},
+};
 use crate::client::{Client, is_answer};
 
 const OPERATION: &str = "podman.create";
@@ -36,23 +36,6 @@ struct Created {
     id: String,
     #[serde(default)]
     warnings: Option<Vec<String>>,
-}
-
-/// The annotation by which a container is known as the one of a request that got no answer.
-const MARK: &str = "runtide.create";
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Marked {
-    id: String,
-    config: MarkedConfig,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct MarkedConfig {
-    #[serde(default)]
-    annotations: Option<BTreeMap<String, String>>,
 }
 
 #[async_trait]
@@ -80,34 +63,17 @@ async fn create(client: &Client, mut request: spec::Request) -> Result<InstanceI
     {
         return Err(taken(client, name));
     }
-    // A request without an answer may have been carried out. Without a name there is nothing to remove it by; and what has the name
-    // may be another client's, so that the mark decides.
-    let mark = Uuid::new_v4().to_string();
-    let is_marked = request.mark(MARK, &mark);
-    let guard = request.name.clone().filter(|_| is_marked).map(|name| {
-        let owner = client.clone();
-        CreateGuard::new(client.site(OPERATION), name.clone(), client.deadline(), move || {
-            let (client, name, mark) = (owner.clone(), name.clone(), mark.clone());
-            async move { remove(&client, &name, &mark).await }
-        })
-    });
-    let sent = call(client, Request::post("/containers/create").with_json(&request.body)).await;
-    let made = match (sent, guard) {
-        (Ok(body), guard) => {
-            let made = serde_json::from_slice::<Created>(&body);
-            match (guard, &made) {
-                (Some(guard), Ok(_)) => guard.keep(),
-                (Some(guard), Err(_)) => guard.undo().await,
-                (None, _) => {}
-            }
-            made.map_err(|error| client.site(OPERATION).undecodable(error))?
+    let name = request.name.as_deref().unwrap_or("a container without a name");
+    let creation = Creation::new(client, OPERATION, name, &[CONTAINERS]);
+    request.label(creation.label());
+    let sent = Request::post("/containers/create").with_json(&request.body);
+    let made = match creation.run(make(client.clone(), sent)).await {
+        Ok((made, guard)) => {
+            guard.keep();
+            made
         }
-        (Err(refusal), guard) => {
+        Err(refusal) => {
             let answered = is_answer(&refusal);
-            if let Some(guard) = guard {
-                // An answer says that nothing was created: what has this name is another's.
-                if answered { guard.keep() } else { guard.undo().await }
-            }
             if let (true, Some(name)) = (answered, &request.name)
                 && exists(client, "containers", name).await?
             {
@@ -126,6 +92,21 @@ async fn create(client: &Client, mut request: spec::Request) -> Result<InstanceI
         tracing::warn!(backend = %client.id(), instance = made.id, ?warnings, "created, with warnings");
     }
     Ok(InstanceId::from(made.id))
+}
+
+/// Makes the container.
+async fn make(client: Client, request: Request) -> Result<(Created, CreateGuard)> {
+    let made = client.call(OPERATION, request, LATEST_ANSWER).await?;
+    let made: Created = serde_json::from_slice(&made).map_err(|error| client.site(OPERATION).undecodable(error))?;
+    // The container exists from here on, and only this call knows its id.
+    let guard = CreateGuard::new(client.site(OPERATION), &made.id, client.deadline(), {
+        let (client, id) = (client.undoing(), made.id.clone());
+        move || {
+            let (client, id) = (client.clone(), id.clone());
+            async move { remove(&client, &id).await }
+        }
+    });
+    Ok((made, guard))
 }
 
 fn taken(client: &Client, name: &str) -> Error {
@@ -155,20 +136,11 @@ async fn exists(client: &Client, kind: &str, name: &str) -> Result<bool> {
     }
 }
 
-/// Removes the container of this name and its anonymous volumes, if it has this mark; a missing one is no error.
-async fn remove(client: &Client, name: &str, mark: &str) -> Result<()> {
-    let body = match call(client, Request::get(format!("/containers/{name}/json"))).await {
-        Ok(body) => body,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let there: Marked = serde_json::from_slice(&body).map_err(|error| client.site(OPERATION).undecodable(error))?;
-    if there.config.annotations.and_then(|mut all| all.remove(MARK)).is_none_or(|found| found != mark) {
-        return Ok(());
-    }
-    let path = format!("/containers/{}", there.id);
-    let request = Request::delete(path).with_query("force", true).with_query("volumes", true);
-    match call(client, request.with_query("timeout", 0)).await {
+/// Removes the container and its anonymous volumes; a missing one is no error.
+async fn remove(client: &Client, id: &str) -> Result<()> {
+    let request = Request::delete(format!("/containers/{id}"));
+    let request = request.with_query("force", true).with_query("volumes", true).with_query("timeout", 0);
+    match call(client, request).await {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

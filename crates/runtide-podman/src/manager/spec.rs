@@ -24,6 +24,8 @@ use runtide_core::{
 };
 use serde_json::{Map, Value, json};
 
+use runtide_engine::{is_host_name, shown};
+
 use super::container::{NO_NAME, is_name};
 
 /// The create request, and the objects that it depends on.
@@ -39,13 +41,9 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// Adds an annotation; false if the caller's own are no object.
-    pub(super) fn mark(&mut self, key: &str, value: &str) -> bool {
-        let Some(body) = self.body.as_object_mut() else { return false };
-        let annotations = body.entry("annotations").or_insert_with(|| Value::Object(serde_json::Map::new()));
-        let Some(annotations) = annotations.as_object_mut() else { return false };
-        annotations.insert(key.to_owned(), Value::String(value.to_owned()));
-        true
+    /// Adds a label.
+    pub(super) fn label(&mut self, (key, value): (&str, &str)) {
+        self.body["labels"][key] = Value::from(value);
     }
 }
 
@@ -374,13 +372,6 @@ fn endpoint(joined: &NetworkAttachment) -> Value {
     Value::Object(endpoint)
 }
 
-/// A name that a resolver can be asked for.
-fn is_host_name(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= 253
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
-}
-
 /// Sets one native key; the error message names the accepted keys or values.
 fn native(body: &mut Map<String, Value>, key: &str, value: &str) -> Result<(), String> {
     if value.contains('\0') {
@@ -450,8 +441,3 @@ const KEYS: [(&str, &str, Form); 15] = [
     ("sysctls", "sysctl", Form::Json),
     ("tty", "terminal", Form::Flag),
 ];
-
-/// Hostile text for a message: escaped, and at most 80 characters.
-fn shown(text: &str) -> String {
-    text.escape_debug().take(80).collect()
-}

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use runtide_core::{Group, GroupKind, Health, ImageRef, Instance, InstanceState, Labels};
-use runtide_engine::Text;
+use runtide_engine::{Text, create::users_labels};
 
 /// Label of a container that systemd runs, as quadlet and `podman generate systemd` set it.
 const UNIT: &str = "PODMAN_SYSTEMD_UNIT";
@@ -37,9 +37,9 @@ pub(crate) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
-/// The labels, verbatim; a label without a value has an empty one.
+/// The user's labels, verbatim; a label without a value has an empty one.
 pub(super) fn labels(labels: Option<&BTreeMap<Text<'_>, Text<'_>>>) -> Labels {
-    labels.into_iter().flatten().map(|(key, value)| (&**key, &**value)).collect()
+    users_labels(labels.into_iter().flatten().map(|(key, value)| (&**key, &**value)))
 }
 
 /// The compose project. podman-compose sets both names of the label, docker-compose the second.

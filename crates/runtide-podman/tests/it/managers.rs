@@ -2,13 +2,10 @@
 
 use runtide_core::{
     ErrorKind, ExitStatus, RuntimeBackend,
-    manager::{Effect, InstanceSpec, LogOptions, LogSource, RemoveOptions, StopOptions},
+    manager::{Effect, LogOptions, LogSource, RemoveOptions, StopOptions},
 };
 
-use crate::{
-    bench::Bench,
-    scripted::{PODMAN, Reply, Service},
-};
+use crate::bench::Bench;
 
 /// The whole output of a stream, by source.
 async fn read(bench: &Bench, id: &runtide_core::InstanceId, options: LogOptions) -> (String, String) {
@@ -161,21 +158,4 @@ async fn follows_and_waits_end_when_their_backend_is_closed() {
     assert_eq!(waited.unwrap_err().kind(), ErrorKind::Cancelled);
     let followed = tokio::time::timeout(limit, lines.next()).await.expect("it ends").unwrap();
     assert_eq!(followed.unwrap_err().kind(), ErrorKind::Cancelled);
-}
-
-#[tokio::test]
-async fn a_create_without_an_answer_removes_no_container_of_another_client() {
-    let service = Service::new(PODMAN, |request| match request {
-        "POST /containers/create" => Reply::Silent,
-        "GET /containers/web/exists" => Reply::Whole(404, "{}".to_owned()),
-        "GET /containers/web/json" => {
-            Reply::ok(r#"{"Id":"theirs","Config":{"Annotations":{"runtide.create":"another client's"}}}"#)
-        }
-        other => panic!("{other}"),
-    });
-    let spec = InstanceSpec::of_image("localhost/a:1").with_name("web");
-    service.backend().provision().unwrap().create(&spec).await.unwrap_err();
-    let asked = service.asked();
-    assert!(asked.iter().any(|request| request == "GET /containers/web/json"), "{asked:?}");
-    assert!(asked.iter().all(|request| !request.starts_with("DELETE")), "{asked:?}");
 }

@@ -72,3 +72,44 @@ async fn a_name_that_is_more_than_a_name_is_refused() {
         assert_eq!(bench.backend.pods().start(name).await.unwrap_err().kind(), ErrorKind::InvalidInput, "{name}");
     }
 }
+
+#[tokio::test]
+async fn each_failure_of_a_pod_has_its_kind() {
+    let Some(bench) = Bench::new("pod-kinds").await else { return };
+    let pods = bench.backend.pods();
+    let name = format!("{}-shop", bench.prefix);
+    let _ = pods.remove(&name, true).await;
+    let other = bench.provision().create(&bench.spec("other", "true")).await.unwrap();
+    let taken = pods.create(&format!("{}-other", bench.prefix), &[]).await.unwrap_err();
+    assert_eq!(taken.kind(), ErrorKind::AlreadyExists, "a container has the name: {taken}");
+    let id = pods.create(&name, &[]).await.unwrap();
+    let taken = pods.create(&name, &[]).await.unwrap_err();
+    assert_eq!(taken.kind(), ErrorKind::AlreadyExists, "{taken}");
+    assert_eq!(pods.create("a b", &[]).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert!(
+        pods.list().await.unwrap().iter().any(|pod| pod.id == id && pod.labels.is_empty()),
+        "no label but the user's"
+    );
+
+    let absent = "runtide-no-such-pod";
+    for error in [
+        pods.start(absent).await.unwrap_err(),
+        pods.stop(absent, Duration::from_secs(1)).await.unwrap_err(),
+        pods.stop(absent, Duration::ZERO).await.unwrap_err(),
+        // Podman takes the beginning of an id for the id.
+        pods.start(&id[..8]).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    }
+    assert_eq!(pods.remove(absent, true).await.unwrap(), Effect::Unchanged);
+    assert_eq!(pods.remove(&id[..8], true).await.unwrap(), Effect::Unchanged);
+
+    let mut missing = bench.spec("missing", "").with_native([("pod", name.as_str())]);
+    missing.command = vec!["/no/such/program".to_owned()];
+    bench.provision().create(&missing).await.unwrap();
+    let error = pods.start(&name).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert!(error.message().contains("/no/such/program") && !error.message().contains("Errs"), "{error}");
+    assert_eq!(pods.remove(&name, true).await.unwrap(), Effect::Changed);
+    bench.lifecycle().remove(&other, runtide_core::manager::RemoveOptions::default()).await.unwrap();
+}

@@ -24,8 +24,16 @@ pub(crate) enum Reply {
     Whole(u16, String),
     /// A head, and these lines once a test says so.
     Open(Arc<Notify>, String),
+    /// A head, and the end once a test says so.
+    Ending(Arc<Notify>),
     /// Not even a head.
     Silent,
+    /// An upgraded connection with these bytes, closed behind them, or kept open until the client gives up.
+    Upgrade(Vec<u8>, bool),
+    /// The connection is closed without an answer.
+    Hangup,
+    /// A whole body of 200, once a test says so, also if the client is gone by then.
+    Late(Arc<Notify>, String),
 }
 
 impl Reply {
@@ -34,7 +42,8 @@ impl Reply {
     }
 }
 
-type Answer = dyn Fn(&str) -> Reply + Send + Sync;
+/// From a request and its body.
+type Answer = dyn Fn(&str, &str) -> Reply + Send + Sync;
 
 pub(crate) struct Service {
     _folder: tempfile::TempDir,
@@ -52,6 +61,14 @@ impl Drop for Service {
 impl Service {
     /// A service that answers a request, as `GET /containers/json?all=true` without its version, in this way.
     pub(crate) fn new(headers: &'static str, answer: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
+        Self::with_bodies(headers, move |request, _| answer(request))
+    }
+
+    /// The same, with the body of the request, if its length was given.
+    pub(crate) fn with_bodies(
+        headers: &'static str,
+        answer: impl Fn(&str, &str) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("podman.sock");
         let listener = UnixListener::bind(&socket).unwrap();
@@ -91,8 +108,13 @@ async fn serve(mut stream: UnixStream, headers: &str, answer: Arc<Answer>, log: 
         let head = String::from_utf8(head).unwrap();
         let line = head.lines().next().unwrap_or_default();
         let request = line.trim_end_matches(" HTTP/1.1").replacen("/v4.0.0/libpod", "", 1);
+        let length = head.to_ascii_lowercase();
+        let length = length.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+        let mut body = vec![0; length.unwrap_or(0)];
+        stream.read_exact(&mut body).await.ok()?;
         log.lock().unwrap().push(request.clone());
-        let reply = if request == "GET /_ping" { Reply::ok("OK") } else { answer(&request) };
+        let body = String::from_utf8_lossy(&body);
+        let reply = if request == "GET /_ping" { Reply::ok("OK") } else { answer(&request, &body) };
         match reply {
             Reply::Whole(status, body) => {
                 let length = body.len();
@@ -106,6 +128,26 @@ async fn serve(mut stream: UnixStream, headers: &str, answer: Arc<Answer>, log: 
                 stream.write_all(format!("{:x}\r\n{lines}\r\n", lines.len()).as_bytes()).await.ok()?;
                 let _until_it_goes = stream.read(&mut one).await.ok()?;
                 return None;
+            }
+            Reply::Ending(said) => {
+                let text = format!("HTTP/1.1 200 OK\r\n{headers}Transfer-Encoding: chunked\r\n\r\n");
+                stream.write_all(text.as_bytes()).await.ok()?;
+                said.notified().await;
+                stream.write_all(b"0\r\n\r\n").await.ok()?;
+            }
+            Reply::Hangup => return None,
+            Reply::Upgrade(bytes, stays) => {
+                // The content type is that of every version below libpod 4.7.
+                let head = "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+                stream.write_all(&[head.as_bytes(), &bytes].concat()).await.ok()?;
+                // The input, to its end.
+                while stays && stream.read(&mut [0; 4096]).await.ok()? > 0 {}
+                return None;
+            }
+            Reply::Late(said, body) => {
+                said.notified().await;
+                let text = format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len());
+                stream.write_all(text.as_bytes()).await.ok()?;
             }
             Reply::Silent => {
                 let _until_it_goes = stream.read(&mut one).await.ok()?;

@@ -6,6 +6,7 @@ use runtide_core::{
     InstanceId,
     manager::{NetworkInfo, Subnet},
 };
+use runtide_engine::create::users_labels;
 use serde::Deserialize;
 
 use super::{Endpoint, Endpoints};
@@ -123,7 +124,7 @@ impl Network {
         info.members = self.members(all);
         info.driver = self.driver.filter(|driver| !driver.is_empty());
         (info.internal, info.ipv6) = (self.internal, self.ipv6);
-        info.labels = self.labels.into_iter().flatten().collect();
+        info.labels = users_labels(self.labels.into_iter().flatten());
         info.options = self.options.unwrap_or_default();
         info
     }
@@ -146,12 +147,13 @@ mod tests {
     fn a_network_is_read_with_its_ranges() {
         let json = r#"{"Name":"lan","Id":"5e8b0f6fd7d1aa","Driver":"bridge","EnableIPv6":true,"Internal":false,"Options":null,
             "IPAM":{"Driver":"default","Options":null,"Config":[{"Subnet":"10.1.2.0/24","Gateway":"10.1.2.1"},{"Subnet":"fd00::/64","Gateway":"fd00::1/64"},{}]},
-            "Labels":{"a":"b"},"Containers":{}}"#;
+            "Labels":{"a":"b","runtide.create":"1"},"Containers":{}}"#;
         let info = network(json).info(&[]);
         assert_eq!(info.gateway, "10.1.2.1".parse().ok());
         assert_eq!(info.subnets[1].gateway, "fd00::1".parse().ok());
         assert_eq!((info.subnets.len(), info.ipv6, info.internal), (2, Some(true), Some(false)));
         assert_eq!((info.driver.as_deref(), info.labels.get("a")), (Some("bridge"), Some("b")));
+        assert_eq!(info.labels.len(), 1, "the create's own label is not the user's");
         let none = network(r#"{"Name":"none","Id":"0","IPAM":{"Config":null}}"#).info(&[]);
         assert_eq!((none.gateway, none.ipv6), (None, None));
     }

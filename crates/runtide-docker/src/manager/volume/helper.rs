@@ -4,24 +4,23 @@
 //! nothing runs. A container needs an image, and the daemon may have none: an empty one is made for each transfer, without a name. To keep one would leave something behind; to take an image of the user's would hold it in use, and
 //! copy its files into an empty volume. The image is removed as soon as the container exists, which keeps what it needs of it.
 //!
+//! A volume that was removed as the transfer began is made again by the daemon, for the helper: with the helper's labels, so that it is
+//! told from the caller's, and removed with the helper.
+//!
 //! Both have a label `runtide.operation` of their own, by which they are found and removed, also if the answer to a request never
 //! came. The container has `runtide.owner` as well, with the volume's own owner or else `runtide`: a helper whose process was killed
 //! is an orphan of that owner. An image that such a process leaves, killed between the two requests, is one of those that `docker
 //! image prune` removes; it takes a kilobyte.
 
 use runtide_core::{ErrorKind, Result, backend::CreateGuard};
-use runtide_engine::{
-    Request,
-    late::{self, LATEST_ANSWER},
-    segment,
-};
+use runtide_engine::{Request, create::Creation, late::LATEST_ANSWER, segment, volume::Volume};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{On, Volume};
+use super::On;
 use crate::{
-    client::Client,
-    manager::{item, items},
+    client::{Client, Docker},
+    manager::objects::{CONTAINERS, IMAGES, VOLUMES},
 };
 
 const OWNER: &str = "runtide.owner";
@@ -50,39 +49,29 @@ impl Helper {
     /// A dropped future removes in a task what was made, also by a request whose answer comes later.
     pub(super) async fn make(on: On<'_>, volume: &Volume) -> Result<Self> {
         let own = volume.labels.as_ref().and_then(|labels| labels.get(OWNER));
-        let operation = format!("volume-transfer-{:032x}", fastrand::u128(..));
+        let operation = format!("volume-transfer-{}", uuid::Uuid::new_v4().simple());
         let labels = json!({ OWNER: own.map_or("runtide", String::as_str), OPERATION: operation });
-        let made = Self::made(on.client.clone(), on.operation, operation, on.name.to_owned(), labels);
-        let made = on.bounded(late::seen_through(on.client, on.operation, made)).await;
+        // The volumes after the container, which holds them.
+        let creation = Creation::new(on.client, on.operation, &operation, &[CONTAINERS, VOLUMES, IMAGES]);
+        let creation = creation.with_label(OPERATION, operation.as_str());
+        let made = Self::made(on.client.clone(), on.operation, creation.clone(), on.name.to_owned(), labels);
+        let made = on.bounded(creation.run(made)).await;
         made.map_err(|error| on.located(error))
     }
 
     async fn made(
         client: Client,
         call: &'static str,
-        operation: String,
+        creation: Creation<Docker>,
         volume: String,
         labels: serde_json::Value,
     ) -> Result<Self> {
-        let (of, label) = (client.clone(), operation.clone());
-        let guard = move || {
-            CreateGuard::new(of.site(call), &label, of.deadline(), {
-                let (client, operation) = (of.clone(), label.clone());
-                move || {
-                    let (client, operation) = (client.clone(), operation.clone());
-                    async move { remove(&client, call, &operation).await }
-                }
-            })
-        };
-        let first = guard();
+        // The image may be there though the container is refused.
+        let guard = creation.guard();
         let on = On { client: &client, operation: call, name: &volume };
-        match make(on, &operation, &labels).await {
-            Ok(container) => Ok(Self { container, guard: first }),
-            Err(error) => {
-                first.keep();
-                late::undo(&error, guard).await;
-                Err(error)
-            }
+        match make(on, creation.label().1, &labels).await {
+            Ok(container) => Ok(Self { container, guard }),
+            Err(error) => guard.settle(Err(error)).await,
         }
     }
 
@@ -114,7 +103,13 @@ async fn make(on: On<'_>, operation: &str, labels: &serde_json::Value) -> Result
         "HostConfig": {
             "NetworkMode": "none",
             "LogConfig": { "Type": "none" },
-            "Mounts": [{ "Type": "volume", "Source": name, "Target": TARGET, "VolumeOptions": { "NoCopy": true } }],
+            "Mounts": [{
+                "Type": "volume",
+                "Source": name,
+                "Target": TARGET,
+                // The daemon gives the labels to a volume that it has to make, and to no other.
+                "VolumeOptions": { "NoCopy": true, "Labels": labels },
+            }],
         },
     });
     let request =
@@ -151,36 +146,4 @@ async fn image(client: &Client, call: &'static str, operation: &str) -> Result<S
         id = progress.status.filter(|status| status.starts_with("sha256:")).or(id);
     }
     id.ok_or_else(|| client.site(call).error(ErrorKind::Protocol, "the daemon does not report the image that it made"))
-}
-
-/// Removes what has this operation's label: also what was made by a request whose answer did not come.
-async fn remove(client: &Client, call: &'static str, operation: &str) -> Result<()> {
-    #[derive(Default, Deserialize)]
-    #[serde(rename_all = "PascalCase", default)]
-    struct Found {
-        id: String,
-    }
-    let filters = json!({ "label": [format!("{OPERATION}={operation}")] });
-    for (kind, list, options) in
-        [("containers", "/containers/json?all=1", "?force=1&v=1"), ("images", "/images/json?all=1", "?force=1")]
-    {
-        let listed = client.call(call, Request::get(list).with_query("filters", &filters), client.deadline()).await?;
-        for Found { id } in items::<Found>(client, call, &listed)? {
-            let request = Request::delete(format!("/{kind}/{id}{options}"));
-            match client.call(call, request, client.deadline()).await {
-                // Gone, or being removed: by a guard that was dropped in the middle of its own removal.
-                Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => return Err(error),
-                _ => {}
-            }
-        }
-    }
-    Ok(())
-}
-
-/// `true` if the volume that the helper mounts is still the one that was inspected. The daemon makes a missing one.
-pub(super) async fn is_still(on: On<'_>, before: &Volume) -> Result<bool> {
-    let request = Request::get(format!("/volumes/{}", on.name));
-    let now = on.client.call(on.operation, request, on.client.deadline()).await;
-    let now: Volume = item(on.client, on.operation, &now.map_err(|error| on.located(error))?)?;
-    Ok(now.created_at == before.created_at && now.labels == before.labels)
 }

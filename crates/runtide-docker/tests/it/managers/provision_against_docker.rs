@@ -237,6 +237,9 @@ fn comparable(container: &Value, short_id: &str) -> Value {
     let config = config.as_object_mut().unwrap();
     config.remove("AttachStdout");
     config.remove("AttachStderr");
+    if let Some(labels) = config.get_mut("Labels").and_then(Value::as_object_mut) {
+        labels.remove("runtide.create");
+    }
     // The container's own id, if nothing else was asked for.
     if config.get("Hostname").is_some_and(|name| name == short_id) {
         config.remove("Hostname");

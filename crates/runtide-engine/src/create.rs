@@ -1,0 +1,158 @@
+//! [`Creation`]: finds what a create made whose answer is lost, by a label that only this create has.
+
+use std::fmt;
+
+use runtide_core::{ErrorKind, Labels, Result, backend::CreateGuard};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::{
+    client::Client,
+    dialect::Dialect,
+    late::{seen_through, undo},
+    request::Request,
+};
+
+/// Label of everything that is created, by which one create is told from any other. It is no label of the user's: backends do not show
+/// it.
+pub const CREATE_LABEL: &str = "runtide.create";
+
+/// The requests by which objects of one kind are found by their label, and removed.
+#[derive(Clone, Copy, Debug)]
+pub struct Objects {
+    /// Path of the list, with its query. The answer is a list, or an object that has it as `Volumes`.
+    pub list: &'static str,
+    /// Member of an item by which it is removed.
+    pub key: &'static str,
+    /// Member of an item with its labels.
+    pub labels: &'static str,
+    /// Begin of the path of one object, as `/networks/`.
+    pub path: &'static str,
+    /// Query of the removal, with its question mark.
+    pub options: &'static str,
+}
+
+/// One create, and the label of what it makes.
+#[derive(Debug)]
+pub struct Creation<D: Dialect> {
+    /// Goes on after the backend is closed: what was made before that is not to stay.
+    client: Client<D>,
+    operation: &'static str,
+    name: String,
+    label: (&'static str, String),
+    objects: &'static [Objects],
+}
+
+impl<D: Dialect> Clone for Creation<D> {
+    fn clone(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            operation: self.operation,
+            name: self.name.clone(),
+            label: self.label.clone(),
+            objects: self.objects,
+        }
+    }
+}
+
+impl<D: Dialect> Creation<D> {
+    /// A create of such objects. The name is for the log.
+    pub fn new(
+        client: &Client<D>,
+        operation: &'static str,
+        name: impl fmt::Display,
+        objects: &'static [Objects],
+    ) -> Self {
+        let label = (CREATE_LABEL, Uuid::new_v4().simple().to_string());
+        Self { client: client.outliving_close(), operation, name: name.to_string(), label, objects }
+    }
+
+    /// With a label that has a meaning for others as well. No other create may have it.
+    #[must_use]
+    pub fn with_label(mut self, key: &'static str, value: impl Into<String>) -> Self {
+        self.label = (key, value.into());
+        self
+    }
+
+    /// Key and value of the label that what is made must have.
+    pub fn label(&self) -> (&'static str, &str) {
+        (self.label.0, &self.label.1)
+    }
+
+    /// Runs the create to its end, also if this future is dropped: what it gives is then dropped, and a guard in it removes what was
+    /// made. Where the answer was lost, what has the label is removed, now and as the daemon may come to an end with it later.
+    ///
+    /// # Cancel safety
+    /// Sound; see above.
+    pub async fn run<T: Send + 'static>(&self, create: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+        let this = self.clone();
+        let made = async move {
+            let made = create.await;
+            if let Err(error) = &made {
+                undo(error, move || this.guard()).await;
+            }
+            made
+        };
+        seen_through(&self.client, self.operation, made).await
+    }
+
+    /// The guard that removes what has the label.
+    pub fn guard(&self) -> CreateGuard {
+        let this = self.clone();
+        CreateGuard::new(self.client.site(self.operation), &self.name, self.client.deadline(), move || {
+            let this = this.clone();
+            async move { this.remove().await }
+        })
+    }
+
+    /// Removes what has the label. Nothing is removed by a daemon's word alone that it has: each item must show it.
+    async fn remove(&self) -> Result<()> {
+        let (key, value) = self.label();
+        let filters = json!({ "label": [format!("{key}={value}")] });
+        let call = async |request| self.client.call(self.operation, request, self.client.deadline()).await;
+        for objects in self.objects {
+            let listed = call(Request::get(objects.list).with_query("filters", &filters)).await?;
+            let listed: Value =
+                serde_json::from_slice(&listed).map_err(|error| self.client.site(self.operation).undecodable(error))?;
+            let items = listed.as_array().or_else(|| listed["Volumes"].as_array());
+            for item in items.into_iter().flatten().filter(|item| item[objects.labels][key] == value) {
+                let Some(id) = item[objects.key].as_str().filter(|id| is_id(id)) else {
+                    let message = "the daemon lists an object without an id";
+                    return Err(self.client.site(self.operation).error(ErrorKind::Protocol, message));
+                };
+                match call(Request::delete(format!("{}{id}{}", objects.path, objects.options))).await {
+                    // Gone, or being removed: by a guard that was dropped in the middle of its own removal.
+                    Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {
+                        return Err(error);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An id or a name, as the daemon lists it, which stays one segment of a path.
+fn is_id(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b':');
+    text.starts_with(|first: char| first.is_ascii_alphanumeric()) && text.bytes().all(is_plain)
+}
+
+/// The labels that a user gave, without the one of the create.
+pub fn users_labels<K: AsRef<str>, V: AsRef<str>>(labels: impl IntoIterator<Item = (K, V)>) -> Labels {
+    labels.into_iter().filter(|(key, _)| key.as_ref() != CREATE_LABEL).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_stays_one_segment_of_a_path() {
+        assert!(is_id("sha256:0123") && is_id("web_1.a-b"));
+        for hostile in ["", "..", "a/b", "a?force=1", "a%2f", "-a", "a b"] {
+            assert!(!is_id(hostile), "{hostile}");
+        }
+    }
+}
