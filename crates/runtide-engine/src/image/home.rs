@@ -132,7 +132,7 @@ async fn create<D: Dialect>(
         Ok(_) => Ok(first),
         Err(error) => {
             first.keep();
-            undo(&error, guard).await;
+            late::undo(&error, guard).await;
             Err(error)
         }
     }
