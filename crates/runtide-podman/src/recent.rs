@@ -27,7 +27,9 @@ impl Recent {
         self.passed.contains(token)
     }
 
-    pub(crate) fn insert(&mut self, token: &ResumeToken) {
+    /// The stream has come to this message; `None`: to one without a token.
+    pub(crate) fn insert(&mut self, token: Option<&ResumeToken>) {
+        let Some(token) = token else { return };
         if !self.passed.insert(token.clone()) {
             return;
         }
@@ -50,8 +52,8 @@ mod tests {
         let mut recent = Recent::default();
         for n in 0..=MOST {
             assert!(!recent.contains(&token(n)), "{n}");
-            recent.insert(&token(n));
-            recent.insert(&token(n));
+            recent.insert(Some(&token(n)));
+            recent.insert(Some(&token(n)));
         }
         assert!(recent.contains(&token(MOST)) && recent.contains(&token(1)));
         assert!(!recent.contains(&token(0)), "the oldest goes first");

@@ -342,7 +342,7 @@ impl PodmanSource {
                     if is_repeated && self.skip.is_none() {
                         // It is no news.
                     } else if let Some(skip) = &self.skip {
-                        token.iter().for_each(|token| self.recent.insert(token));
+                        self.recent.insert(token.as_ref());
                         if token.as_ref() == Some(skip) {
                             self.skip = None;
                         } else if is_beyond(&event, skip) {
@@ -365,7 +365,7 @@ impl PodmanSource {
                         }
                         self.last = token.clone().or(self.last.take());
                         self.progress.reach(self.last.as_ref());
-                        token.iter().for_each(|token| self.recent.insert(token));
+                        self.recent.insert(token.as_ref());
                     }
                     if token.is_some() && token == self.replaying {
                         self.replaying = None;
