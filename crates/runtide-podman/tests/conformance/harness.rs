@@ -43,7 +43,7 @@ const CHURN: u32 = 1_200;
 
 /// Laws that do not apply to Podman.
 pub(crate) const SKIPS: &[(Law, &str)] =
-    &[(Law::M7, "operations are composed of networks and images, which this backend does not manage yet")];
+    &[(Law::M7, "operations are composed of images as well, which this backend does not manage yet")];
 
 /// One test's share of the daemon.
 pub(crate) struct PodmanHarness {
