@@ -1,6 +1,6 @@
 //! [`Creation`]: finds what a create made whose answer is lost, by a label that only this create has.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use runtide_core::{ErrorKind, Labels, Result, backend::CreateGuard};
 use serde_json::{Value, json};
@@ -16,6 +16,12 @@ use crate::{
 /// Label of everything that is created, by which one create is told from any other. It is no label of the user's: backends do not show
 /// it.
 pub const CREATE_LABEL: &str = "runtide.create";
+
+/// Times that a removal is tried.
+const ROUNDS: u32 = 6;
+
+/// Pause before the second of them; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The requests by which objects of one kind are found by their label, and removed.
 #[derive(Clone, Copy, Debug)]
@@ -105,31 +111,50 @@ impl<D: Dialect> Creation<D> {
         })
     }
 
-    /// Removes what has the label. Nothing is removed by a daemon's word alone that it has: each item must show it.
+    /// Removes what has the label. An object that is in use may be free in a moment, as an image whose container is being removed; and Podman
+    /// fails to list images while another client removes one.
     async fn remove(&self) -> Result<()> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..ROUNDS {
+            match self.remove_once().await {
+                Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Unexpected) => {}
+                done => return done,
+            }
+            tokio::time::sleep(pause).await;
+            pause = pause.saturating_mul(2);
+        }
+        self.remove_once().await
+    }
+
+    /// Nothing is removed by a daemon's word alone that it has the label: each item must show it.
+    async fn remove_once(&self) -> Result<()> {
         let (key, value) = self.label();
         let filters = json!({ "label": [format!("{key}={value}")] });
         let call = async |request| self.client.call(self.operation, request, self.client.deadline()).await;
+        let mut in_use = Ok(());
         for objects in self.objects {
             let listed = call(Request::get(objects.list).with_query("filters", &filters)).await?;
             let listed: Value =
                 serde_json::from_slice(&listed).map_err(|error| self.client.site(self.operation).undecodable(error))?;
-            let items = listed.as_array().or_else(|| listed["Volumes"].as_array());
-            for item in items.into_iter().flatten().filter(|item| item[objects.labels][key] == value) {
-                let Some(id) = item[objects.key].as_str().filter(|id| is_id(id)) else {
+            let items = listed.as_array().or_else(|| listed.get("Volumes")?.as_array());
+            for item in items.into_iter().flatten() {
+                let label = item.get(objects.labels).and_then(|labels| labels.get(key)?.as_str());
+                if label != Some(value) {
+                    continue;
+                }
+                let Some(id) = item.get(objects.key).and_then(Value::as_str).filter(|id| is_id(id)) else {
                     let message = "the daemon lists an object without an id";
                     return Err(self.client.site(self.operation).error(ErrorKind::Protocol, message));
                 };
                 match call(Request::delete(format!("{}{id}{}", objects.path, objects.options))).await {
-                    // Gone, or being removed: by a guard that was dropped in the middle of its own removal.
-                    Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {
-                        return Err(error);
-                    }
-                    _ => {}
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) if error.kind() == ErrorKind::Conflict => in_use = Err(error),
+                    Err(error) => return Err(error),
+                    Ok(_) => {}
                 }
             }
         }
-        Ok(())
+        in_use
     }
 }
 

@@ -194,10 +194,11 @@ impl Pods {
             .collect();
         let creation = Creation::new(&self.client, OPERATION, name, &[PODS]);
         let (key, value) = creation.label();
-        let mut spec = json!({ "name": name, "labels": { key: value } });
-        if !ports.is_empty() {
-            spec["portmappings"] = json!(ports);
-        }
+        let labels = json!({ key: value });
+        let spec = match ports.is_empty() {
+            true => json!({ "name": name, "labels": labels }),
+            false => json!({ "name": name, "labels": labels, "portmappings": ports }),
+        };
         let (client, this) = (self.client.clone(), creation.clone());
         let request = Request::post("/pods/create").with_json(&spec);
         let make = async move {

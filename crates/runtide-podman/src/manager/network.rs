@@ -267,13 +267,8 @@ async fn connect(on: On<'_>, call: Call<'_>, options: &ConnectOptions) -> Result
     if let Some(address) = options.address.filter(|_| container.state.is_alive()) {
         is_free(on, call, &network, address).await?;
     }
-    let mut body = json!({ "container": container.id });
-    if !options.aliases.is_empty() {
-        body["aliases"] = json!(options.aliases);
-    }
-    if let Some(address) = options.address {
-        body["static_ips"] = json!([address]);
-    }
+    let addresses: Vec<_> = options.address.into_iter().collect();
+    let body = json!({ "container": container.id, "aliases": options.aliases, "static_ips": addresses });
     let request = Request::post(format!("/networks/{}/connect", network.name)).with_json(&body);
     match on.send(request).await {
         Ok(_) => Ok(Effect::Changed),

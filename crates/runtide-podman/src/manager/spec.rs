@@ -43,7 +43,10 @@ pub(super) struct Request {
 impl Request {
     /// Adds a label.
     pub(super) fn label(&mut self, (key, value): (&str, &str)) {
-        self.body["labels"][key] = Value::from(value);
+        let labels = self.body.as_object_mut().map(|body| body.entry("labels").or_insert_with(|| json!({})));
+        if let Some(labels) = labels.and_then(Value::as_object_mut) {
+            labels.insert(key.to_owned(), Value::from(value));
+        }
     }
 }
 

@@ -80,7 +80,13 @@ async fn transfers(bench: &Bench) -> Vec<Value> {
     let filter = "filters=%7B%22label%22%3A%5B%22runtide.operation%22%5D%7D";
     for list in ["containers", "images"] {
         let path = format!("/{list}/json?all=true&{filter}");
-        let listed = bench.daemon().ask("GET", &path, &Value::Null).await.unwrap().json().unwrap();
+        // Podman fails to list images while one is removed.
+        let listed = loop {
+            match bench.daemon().ask("GET", &path, &Value::Null).await {
+                Ok(listed) => break listed.json().unwrap(),
+                Err(error) => assert!(error.contains("image not known"), "{error}"),
+            }
+        };
         let is_transfer = |item: &&Value| {
             item["Labels"]["runtide.operation"].as_str().is_some_and(|operation| operation.starts_with("volume-"))
         };

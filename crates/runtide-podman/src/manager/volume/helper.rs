@@ -10,7 +10,7 @@
 //! never came. They have `runtide.owner` as well, with the volume's own owner or else `runtide`: a container whose process was killed is
 //! an orphan of that owner. An image that such a process leaves has no name, and `podman image prune` removes it.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use runtide_core::{Error, ErrorKind, Result, backend::CreateGuard};
 use runtide_engine::{Request, archive_of, create::Creation, late::LATEST_ANSWER, segment, volume::Volume};
@@ -51,11 +51,8 @@ impl Helper {
     pub(super) async fn of_volume(on: On<'_>, volume: &Volume) -> Result<Self> {
         let root = folder(on, volume)?.to_owned();
         on.bounded(make(on, volume, async move |client, call, name, labels| {
-            let body = json!({
-                "rootfs": root,
-                "volumes": [{ "Name": name, "Dest": TARGET, "Options": ["nocopy"] }],
-            });
-            container(&client, call, body, &labels).await
+            let volume = json!([{ "Name": name, "Dest": TARGET, "Options": ["nocopy"] }]);
+            container(&client, call, [("rootfs", json!(root)), ("volumes", volume)], &labels).await
         }))
         .await
     }
@@ -68,7 +65,7 @@ impl Helper {
         let above = folder(on, volume)?.parent().unwrap_or(Path::new("/")).to_owned();
         make(on, volume, async move |client, call, _, labels| {
             let image = build(&client, call, &above, &labels).await?;
-            container(&client, call, json!({ "image": image }), &labels).await
+            container(&client, call, [("image", json!(image))], &labels).await
         })
         .await
     }
@@ -123,20 +120,28 @@ where
     creation.run(made).await.map_err(|error| on.located(error))
 }
 
-/// Makes a container that is never started, and returns its id.
-async fn container(client: &Client, call: &'static str, mut body: Value, labels: &Value) -> Result<String> {
+/// Makes a container that is never started, of these files, and returns its id.
+async fn container(
+    client: &Client,
+    call: &'static str,
+    files: impl IntoIterator<Item = (&'static str, Value)>,
+    labels: &Value,
+) -> Result<String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Made {
         id: String,
     }
-    let name = labels[OPERATION].as_str().unwrap_or_default();
-    body["name"] = json!(format!("runtide-{name}"));
-    body["labels"] = labels.clone();
-    // Never run; Podman refuses a container without one.
-    body["command"] = json!(["/"]);
-    body["netns"] = json!({ "nsmode": "none" });
-    body["log_configuration"] = json!({ "driver": "none" });
+    let operation = labels.get(OPERATION).and_then(Value::as_str).unwrap_or_default();
+    let common = [
+        ("name", json!(format!("runtide-{operation}"))),
+        ("labels", labels.clone()),
+        // Never run; Podman refuses a container without one.
+        ("command", json!(["/"])),
+        ("netns", json!({ "nsmode": "none" })),
+        ("log_configuration", json!({ "driver": "none" })),
+    ];
+    let body: BTreeMap<&str, Value> = common.into_iter().chain(files).collect();
     let made = client.call(call, Request::post("/containers/create").with_json(&body), LATEST_ANSWER).await?;
     let Made { id } = serde_json::from_slice(&made).map_err(|error| client.site(call).undecodable(error))?;
     Ok(id)
