@@ -16,6 +16,7 @@ mod gate;
 pub mod log;
 pub mod manager;
 pub mod outage;
+pub mod real;
 pub mod signals;
 mod source;
 pub mod store;
