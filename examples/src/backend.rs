@@ -3,19 +3,30 @@
 use std::{future, sync::Arc, time::Duration};
 
 use runtide_core::{Error, ErrorKind, RuntimeBackend, RuntimeKind};
-use runtide_docker::{Candidate, Config, Detection, DockerBackend, Endpoint, Origin, Outcome};
+use runtide_docker::{DockerBackend, Endpoint};
 use runtide_memory::{MemoryBackend, MemoryRuntime, RuntimeOptions};
+use runtide_podman::PodmanBackend;
 use runtide_systemd::SystemdBackend;
 
-use crate::{Choice, Stop, Target, note, stop::describe, systemd};
+use crate::{
+    Choice, Stop, Target,
+    engine::{self, Engine, Found},
+    note,
+    stop::describe,
+    systemd,
+};
 
 /// Deadline of a runtime's answer.
 const DEADLINE: Duration = Duration::from_secs(3);
 
+/// The variables that name an engine's address.
+const DOCKER_HOST: &str = "DOCKER_HOST";
+const CONTAINER_HOST: &str = "CONTAINER_HOST";
+
 /// Seed of the scripted runtime.
 const SEED: u64 = 7;
 
-/// The backend that `--backend`, `--host`, `--bus` and `--root` ask for, or the Docker daemon that answers on this machine.
+/// The backend that `--backend`, `--host`, `--bus` and `--root` ask for, or the Docker or Podman that answers on this machine.
 ///
 /// A watch would wait for a daemon that is not up yet. The user of an example wants to know at once, so a runtime must answer.
 ///
@@ -26,7 +37,7 @@ pub async fn choose(target: &Target) -> Result<Arc<dyn RuntimeBackend>, Stop> {
         Some(backend) => Ok(backend),
         None => Err(Stop::refused(format_args!(
             "no runtime answers on this machine (-v lists the addresses that were asked){}, or see --backend memory",
-            advice(ErrorKind::Unavailable)
+            advice(ErrorKind::Unavailable, DOCKER_HOST)
         ))),
     }
 }
@@ -54,50 +65,70 @@ async fn requested(target: &Target) -> Result<Option<Arc<dyn RuntimeBackend>>, S
     }
     match (&target.backend, &target.host) {
         (Choice::Auto | Choice::Kind(RuntimeKind::Docker), Some(host)) => {
-            let endpoint: Endpoint = host.parse()?;
-            docker(Config::default().with_endpoint(endpoint), target).await.map(Some)
+            let config = runtide_docker::Config::default().with_endpoint(host.parse::<Endpoint>()?);
+            engine(Engine::Docker(config), target).await.map(Some)
         }
-        (Choice::Kind(kind), Some(_)) => Err(Stop::refused(format_args!("--host is for docker, not for {kind}"))),
-        (Choice::Kind(RuntimeKind::Docker), None) => match find(target).await {
-            Detection { chosen: Some(config), .. } => docker(config, target).await.map(Some),
-            Detection { candidates, .. } => Err(Stop::refused(refusal_of(&candidates).unwrap_or_else(|| {
-                format!(
-                    "no Docker daemon answers at any of the {} addresses where one may listen (-v lists them){}",
-                    candidates.len(),
-                    advice(ErrorKind::Unavailable)
-                )
-            }))),
-        },
+        (Choice::Kind(RuntimeKind::Podman), Some(host)) => {
+            let config = runtide_podman::Config::default().with_endpoint(host.parse::<Endpoint>()?);
+            engine(Engine::Podman(config), target).await.map(Some)
+        }
+        (Choice::Kind(kind), Some(_)) => {
+            Err(Stop::refused(format_args!("--host is for docker and podman, not for {kind}")))
+        }
+        (Choice::Kind(RuntimeKind::Docker), None) => {
+            only(engine::docker(target.verbose).await, "Docker daemon", DOCKER_HOST, target).await.map(Some)
+        }
+        (Choice::Kind(RuntimeKind::Podman), None) => {
+            only(engine::podman(target.verbose).await, "Podman service", CONTAINER_HOST, target).await.map(Some)
+        }
         (Choice::Kind(RuntimeKind::Memory), None) => memory().map(Some),
         (Choice::Kind(RuntimeKind::Systemd), None) => systemd(target).await.map(Some),
         (Choice::Kind(kind), None) => Err(Stop::refused(format_args!(
             "this build has no backend for {kind}; it has {}",
             Choice::KINDS.join(", ")
         ))),
-        (Choice::Auto, None) => match find(target).await {
-            Detection { chosen: Some(config), .. } => docker(config, target).await.map(Some),
-            Detection { candidates, .. } => refusal_of(&candidates).map_or(Ok(None), |line| Err(Stop::refused(line))),
-        },
-    }
-}
-
-async fn find(target: &Target) -> Detection {
-    let found = runtide_docker::detect(DEADLINE).await;
-    if target.verbose {
-        for candidate in &found.candidates {
-            note(format_args!("asked: {candidate}"));
+        (Choice::Auto, None) => {
+            let found = engine::either(target.verbose).await;
+            let refusal = refusal_of(&found, DOCKER_HOST);
+            match found.chosen {
+                Some(chosen) => engine(chosen, target).await.map(Some),
+                None => refusal.map_or(Ok(None), |line| Err(Stop::refused(line))),
+            }
         }
     }
-    found
 }
 
-async fn docker(config: Config, target: &Target) -> Result<Arc<dyn RuntimeBackend>, Stop> {
-    let endpoint = config.endpoint.clone();
-    let backend = DockerBackend::new(config)?;
-    let refused =
-        |error: &Error| Stop::refused(format_args!("{endpoint}: {}{}", describe(error), advice(error.kind())));
-    answering(&backend, target).await.map_err(|error| refused(&error))?;
-    Ok(Arc::new(backend))
+/// The backend of an engine, once it answers.
+async fn engine(engine: Engine, target: &Target) -> Result<Arc<dyn RuntimeBackend>, Stop> {
+    let (backend, endpoint, variable): (Arc<dyn RuntimeBackend>, _, _) = match engine {
+        Engine::Docker(config) => {
+            let endpoint = config.endpoint.clone();
+            (Arc::new(DockerBackend::new(config)?), endpoint, DOCKER_HOST)
+        }
+        Engine::Podman(config) => {
+            let endpoint = config.endpoint.clone();
+            (Arc::new(PodmanBackend::new(config)?), endpoint, CONTAINER_HOST)
+        }
+    };
+    answering(&*backend, target).await.map_err(|error| {
+        Stop::refused(format_args!("{endpoint}: {}{}", describe(&error), advice(error.kind(), variable)))
+    })?;
+    Ok(backend)
+}
+
+/// The only engine of its kind, or the refusal.
+async fn only(found: Found, name: &str, variable: &str, target: &Target) -> Result<Arc<dyn RuntimeBackend>, Stop> {
+    let refusal = refusal_of(&found, variable);
+    match found.chosen {
+        Some(chosen) => engine(chosen, target).await,
+        None => Err(Stop::refused(refusal.unwrap_or_else(|| {
+            format!(
+                "no {name} answers at any of the {} addresses where one may listen (-v lists them){}",
+                found.len(),
+                advice(ErrorKind::Unavailable, variable)
+            )
+        }))),
+    }
 }
 
 async fn systemd(target: &Target) -> Result<Arc<dyn RuntimeBackend>, Stop> {
@@ -134,39 +165,20 @@ fn memory() -> Result<Arc<dyn RuntimeBackend>, Stop> {
 }
 
 /// Advice for an error. A denied socket has its own in the message.
-fn advice(kind: ErrorKind) -> &'static str {
+fn advice(kind: ErrorKind, variable: &str) -> String {
     match kind {
         ErrorKind::Unavailable | ErrorKind::Timeout => {
-            "; start the daemon, or name its address with --host or DOCKER_HOST"
+            format!("; start the daemon, or name its address with --host or {variable}")
         }
-        ErrorKind::Unauthenticated => "; set DOCKER_CERT_PATH to the folder with this client's certificate",
-        _ => "",
+        ErrorKind::Unauthenticated if variable == DOCKER_HOST => {
+            "; set DOCKER_CERT_PATH to the folder with this client's certificate".to_owned()
+        }
+        _ => String::new(),
     }
 }
 
-/// The refusal of the candidate that helps most: a named one, or else one that is present and refused. Neither is replaced by
-/// another runtime, least of all by an invented one. `None`: no daemon was named, and none is present.
-fn refusal_of(candidates: &[Candidate]) -> Option<String> {
-    let named = candidates.iter().find(|one| is_named(one));
-    let one = named.or_else(|| candidates.iter().find(|one| is_present(one)))?;
-    Some(format!("{one}{}", advice(failed(one).unwrap_or(ErrorKind::Unavailable))))
-}
-
-/// The user named this candidate.
-fn is_named(candidate: &Candidate) -> bool {
-    matches!(candidate.origin, Origin::Environment | Origin::Context)
-}
-
-/// A server is present that refused the request, or whose answer was invalid.
-fn is_present(candidate: &Candidate) -> bool {
-    failed(candidate).is_some_and(|kind| kind != ErrorKind::Unavailable)
-}
-
-fn failed(candidate: &Candidate) -> Option<ErrorKind> {
-    match &candidate.outcome {
-        Outcome::Failed(failure) => Some(failure.kind),
-        _ => None,
-    }
+fn refusal_of(found: &Found, variable: &str) -> Option<String> {
+    found.refusal().map(|(line, kind)| format!("{line}{}", advice(kind, variable)))
 }
 
 #[cfg(test)]
@@ -203,6 +215,8 @@ mod tests {
             let line = refusal(target(backend, Some("unix:///nonexistent/docker.sock"))).await;
             assert!(line.contains("unix:///nonexistent/docker.sock") && line.contains("--host"), "{line}");
         }
+        let line = refusal(target("podman", Some("unix:///nonexistent/podman.sock"))).await;
+        assert!(line.contains("unix:///nonexistent/podman.sock") && line.contains("CONTAINER_HOST"), "{line}");
         assert!(refusal(target("docker", Some("ssh://host"))).await.contains("ssh"));
     }
 

@@ -3,6 +3,7 @@
 mod args;
 mod backend;
 mod duration;
+mod engine;
 mod find;
 mod folder_churn;
 mod line;

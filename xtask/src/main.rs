@@ -4,6 +4,7 @@
 //! (an unknown option, no root, a package that is missing), 130 interrupted.
 
 mod budget;
+mod chaos;
 mod clock;
 mod counts;
 mod deny;
@@ -19,6 +20,7 @@ mod part;
 mod process;
 mod programs;
 mod report;
+mod stage;
 mod targets;
 mod terminal;
 mod test;
@@ -50,6 +52,8 @@ enum Chore {
     Testbed(testbed::Arguments),
     /// Run every test that can run on this machine, and report those that could not
     Test(test::Arguments),
+    /// Break a real daemon again and again while a backend works on it, and check that nothing is lost, left or leaked
+    Chaos(chaos::Arguments),
     /// Write docs/support-matrix.md from the last run's reports
     SupportMatrix(matrix::Arguments),
     /// Check the hand-over between the log's appenders and its commit thread, in many orders (part of `test`)
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().chore {
         Chore::Testbed(arguments) => testbed::run(&arguments),
         Chore::Test(arguments) => test::run(&arguments),
+        Chore::Chaos(arguments) => chaos::run(&arguments),
         Chore::SupportMatrix(arguments) => matrix::run(&arguments),
         Chore::Handover => handover::run(),
         Chore::Lint(arguments) => lint::run(&arguments),

@@ -3,6 +3,7 @@
 //! Most of them wait for their daemon most of the time. `cargo test` would run one after the other.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -23,6 +24,11 @@ const BUILD: Duration = Duration::from_secs(40 * 60);
 /// Limit of one program, or of one `cargo test` with its build.
 const RUN: Duration = Duration::from_secs(30 * 60);
 
+/// The variable with the number of tests that a program runs at once; if it is not set, as many as there are processors.
+const TEST_THREADS: &str = "RUST_TEST_THREADS";
+/// Tests at once in a program whose tests mostly wait for a daemon, on any machine.
+const AT_ONCE: &str = "4";
+
 /// A queue of programs that share a daemon and kill it: one of them runs at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Lane {
@@ -40,7 +46,7 @@ fn lanes_of(package: &str, target: &str) -> &'static [Lane] {
     match (package, target) {
         ("runtide-docker" | "runtide-examples-tests", _) => &[Lane::Docker],
         ("runtide-podman", _) => &[Lane::Podman],
-        ("runtide-systemd", "runtide_systemd" | "conformance") => &[Lane::Systemd],
+        ("runtide-systemd", "runtide_systemd" | "conformance" | "chaos") => &[Lane::Systemd],
         // It needs no more than a part of a folder of units, of either machine.
         ("runtide-systemd", "store_conformance") => &[Lane::Systemd2, Lane::Systemd],
         ("runtide-systemd", _) => &[Lane::Systemd2],
@@ -138,11 +144,23 @@ impl Program {
         lanes_of(&self.package, &self.target)
     }
 
-    fn command(&self, lane: Lane) -> Command {
+    /// The command that runs it.
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.file);
         command.current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder);
+        command
+    }
+
+    fn command_in(&self, lane: Lane) -> Command {
+        let command = self.command();
         // A program without a daemon yields the processor to those with one, whose tests depend on time.
-        if lane == Lane::Alone { process::patient(&command) } else { command }
+        if lane == Lane::Alone {
+            return process::patient(&command);
+        }
+        if env::var_os(TEST_THREADS).is_none() {
+            command.env(TEST_THREADS, AT_ONCE);
+        }
+        command
     }
 }
 
@@ -157,7 +175,7 @@ pub(crate) fn run(
     let run = |lane: Lane| {
         let mut tally = Tally::default();
         while let Some(program) = next(&waiting, lane).filter(|_| !process::interrupted()) {
-            let mut command = prepare(program.command(lane));
+            let mut command = prepare(program.command_in(lane));
             if lane == Lane::Systemd && program.lanes().len() > 1 {
                 // Named, the second machine would be taken, by a program that may run on either.
                 for name in SECOND_MACHINE {

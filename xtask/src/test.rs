@@ -6,22 +6,18 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::counts::{Counts, Tally};
 use crate::examples::{self, Run as Example};
 use crate::failure::{Doing, Failure, Outcome};
 use crate::part::Part;
-use crate::process::{self, Interrupt};
+use crate::process;
 use crate::programs::{self, Built, Program};
 use crate::report::{self, Finding, Verdict};
-use crate::terminal::{complain, say};
+use crate::stage::{self, Stage, backend};
+use crate::terminal::say;
 use crate::{handover, lint, matrix, testbed, workspace};
-
-/// With the installation of packages.
-const UP: Duration = Duration::from_secs(25 * 60);
-const DOWN: Duration = Duration::from_secs(5 * 60);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -29,24 +25,13 @@ pub(crate) struct Arguments {
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
-    daemons: Daemons,
+    daemons: stage::Options,
     /// Write docs/support-matrix.md from the results
     #[arg(long)]
     matrix: bool,
     /// Lint as well: the short steps first, those that build something in parallel with the tests
     #[arg(long)]
     lint: bool,
-}
-
-/// Options for the daemons.
-#[derive(Debug, clap::Args)]
-struct Daemons {
-    /// Start no daemons, and use none
-    #[arg(long)]
-    no_real: bool,
-    /// Install the packages that the testbed needs (implied by CI=true)
-    #[arg(long)]
-    install: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
@@ -72,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     }
     // Each waits for other things: the daemons for files to come, the build for the processor.
     let (stage, built) = thread::scope(|scope| {
-        let stage = scope.spawn(|| clock.time("daemons", || Stage::set(arguments, &part)));
+        let stage = scope.spawn(|| clock.time("daemons", || set(arguments, &part)));
         let built = clock.time("build", || programs::build(&part.selection()));
         (stage.join(), built)
     });
@@ -105,9 +90,6 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     if counts.failed == 0 { Ok(()) } else { Err(Failure::silent()) }
 }
 
-/// How the variables begin that name daemons to the tests.
-const OF_DAEMONS: [&str; 4] = ["RUNTIDE_TEST", "RUNTIDE_TEST_PODMAN", "RUNTIDE_TEST_REGISTRY", "RUNTIDE_TEST_SSH"];
-
 fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
@@ -119,20 +101,9 @@ fn unmet(required: &[String], daemon: &str, why: &str) -> Option<String> {
     is_unmet.then(|| format!("{backend}: required for real, and {daemon} is {why}"))
 }
 
-/// The backend whose tests need this daemon: that of its name, unless it is a further daemon of another.
-fn backend(daemon: &str) -> &str {
-    ["systemd", "docker", "podman"].into_iter().find(|name| daemon.starts_with(name)).unwrap_or(daemon)
-}
-
 /// `true` for a program whose tests are about the daemon, of whatever version it is.
 fn is_of_the_daemon(target: &str) -> bool {
     target.ends_with("conformance")
-}
-
-/// The variable with a daemon's address.
-fn variable(daemon: &str) -> String {
-    let name = if daemon == "sshd" { "ssh" } else { daemon };
-    format!("RUNTIDE_TEST_{}", name.to_uppercase().replace('-', "_"))
 }
 
 fn alone() -> Outcome<File> {
@@ -153,6 +124,16 @@ fn empty_reports() -> Outcome<PathBuf> {
     }
     fs::create_dir_all(&folder).doing(format_args!("cannot make target/{}", report::FOLDER))?;
     Ok(folder)
+}
+
+/// Starts the daemons that the tests of this part need.
+fn set(arguments: &Arguments, part: &Part) -> Outcome<Stage> {
+    let mut stage = Stage::empty(arguments.daemons)?;
+    let wanted = |daemon: &&str| part.meets(daemon) && (arguments.matrix || !testbed::LATER.contains(daemon));
+    for daemon in testbed::KNOWN.into_iter().filter(wanted) {
+        stage.add(daemon)?;
+    }
+    Ok(stage)
 }
 
 /// A run, once everything is built and the daemons are up.
@@ -281,142 +262,10 @@ fn summarise(stage: &Stage, findings: &[Finding], runs: &[Example], tally: &Tall
     );
 }
 
-/// The daemons of a run: those that the tests use, and those to take down afterwards.
-struct Stage {
-    tool: PathBuf,
-    environment: BTreeMap<String, String>,
-    hermetic: bool,
-    /// Each known daemon, with its state in words.
-    daemons: Vec<(&'static str, String)>,
-    /// The daemons that could not be started, with the reasons.
-    missing: Vec<(&'static str, String)>,
-    started: Vec<&'static str>,
-}
-
-impl Stage {
-    /// Starts the daemons that the tests of this part need.
-    fn set(arguments: &Arguments, part: &Part) -> Outcome<Self> {
-        let tool = env::current_exe().doing("cannot find this program")?;
-        let mut stage = Self {
-            tool,
-            environment: BTreeMap::new(),
-            hermetic: arguments.daemons.no_real,
-            daemons: Vec::new(),
-            missing: Vec::new(),
-            started: Vec::new(),
-        };
-        let is_apart = |daemon: &&str| {
-            testbed::LATER.contains(daemon) || (part.is_everything() && testbed::APART.contains(daemon))
-        };
-        let wanted = |daemon: &&str| part.meets(daemon) && (arguments.matrix || !is_apart(daemon));
-        for daemon in testbed::KNOWN.into_iter().filter(wanted) {
-            let stands = stage.daemon(daemon, arguments)?;
-            say!("test: {daemon}: {stands}");
-            stage.daemons.push((daemon, stands));
-        }
-        Ok(stage)
-    }
-
-    /// Gets one daemon if it can be had, and returns its state in words.
-    fn daemon(&mut self, daemon: &'static str, arguments: &Arguments) -> Outcome<String> {
-        if arguments.daemons.no_real {
-            return Ok("not used (--no-real)".to_owned());
-        }
-        let variable = variable(daemon);
-        // With the testbed's own variables set, the daemon may be the testbed's, which is managed here.
-        if let Ok(address) = env::var(&variable)
-            && env::var_os("RUNTIDE_TESTBED").is_none()
-        {
-            let state = format!("as {variable} says: {address}");
-            self.environment.insert(variable, address);
-            return Ok(state);
-        }
-        // With a caller's own systemd, only the daemons that the caller names are used.
-        let main = self::variable(backend(daemon));
-        if main != variable && env::var_os(&main).is_some() && env::var_os("RUNTIDE_TESTBED").is_none() {
-            return Ok(format!("not used: {main} is set, and {variable} is not"));
-        }
-        let was_up = self.testbed(&["status", daemon], DOWN)?.status.success();
-        let mut up = vec!["up", daemon];
-        if arguments.daemons.install {
-            up.push("--install");
-        }
-        if !was_up {
-            // From here on it may be half up, also after a failure or Ctrl-C.
-            self.started.push(daemon);
-        }
-        let said = self.testbed(&up, UP)?;
-        if !said.status.success() {
-            let complaint = said.complaint();
-            let why = format!("not there: {}", complaint.strip_prefix("xtask: ").unwrap_or(&complaint));
-            self.missing.push((daemon, why.clone()));
-            return Ok(why);
-        }
-        self.environment.extend(said.stdout.lines().filter_map(exported));
-        let line = said.stdout.lines().find_map(|line| line.strip_prefix(daemon)?.strip_prefix(": up, "));
-        Ok(format!("{}, {}", line.unwrap_or("up"), if was_up { "was up and stays up" } else { "started for this run" }))
-    }
-
-    /// In a separate process, so that the daemons' parent is not this one, which would have to reap them.
-    fn testbed(&self, words: &[&str], limit: Duration) -> Outcome<process::Said> {
-        process::capture(Command::new(&self.tool).arg("testbed").args(words), limit, Interrupt::Waits)
-    }
-
-    fn apply(&self, command: &mut Command) {
-        if self.hermetic {
-            for (name, _) in env::vars_os() {
-                if name.to_str().is_some_and(|name| OF_DAEMONS.iter().any(|begin| name.starts_with(begin))) {
-                    command.env_remove(name);
-                }
-            }
-        }
-        command.envs(&self.environment);
-    }
-
-    /// The environment that points a backend's suite at this further daemon; `None` if the daemon is not there.
-    fn again_on(&self, daemon: &str) -> Option<BTreeMap<String, String>> {
-        let (main, variable) = (variable(backend(daemon)), variable(daemon));
-        self.environment.get(&variable)?;
-        let own = self.environment.iter().filter_map(|(name, value)| Some((name.strip_prefix(&variable)?, value)));
-        let mut again: BTreeMap<_, _> = own.map(|(suffix, value)| (format!("{main}{suffix}"), value.clone())).collect();
-        again.insert(format!("{main}_IS"), daemon.to_owned());
-        Some(again)
-    }
-
-    fn clear(&mut self) -> Outcome<()> {
-        let mut outcome = Ok(());
-        for daemon in std::mem::take(&mut self.started) {
-            let kept = self.environment.get("RUNTIDE_TESTBED").map(PathBuf::from);
-            self.tool = kept.filter(|tool| tool.exists()).unwrap_or_else(|| self.tool.clone());
-            let down = self.testbed(&["down", daemon], DOWN).and_then(|said| match said.status.code() {
-                // 2: not root, so nothing was started, either.
-                Some(0 | 2) => Ok(()),
-                _ => Err(Failure::failed(said.complaint())),
-            });
-            outcome = outcome.and(down);
-        }
-        outcome
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        if let Err(failure) = self.clear() {
-            complain!("xtask: {failure}");
-        }
-    }
-}
-
-/// `export NAME=value`, as `testbed up` prints it.
-fn exported(line: &str) -> Option<(String, String)> {
-    let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
-    let quoted = value.strip_prefix('\'').and_then(|value| value.strip_suffix('\''));
-    Some((name.to_owned(), quoted.map_or_else(|| value.to_owned(), |value| value.replace(r"'\''", "'"))))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stage::variable;
 
     #[test]
     fn lists_are_read_with_blanks_and_without() {
@@ -437,41 +286,6 @@ mod tests {
             unmet(&required, "systemd-user", "not there: why").as_deref(),
             Some("systemd: required for real, and systemd-user is not there: why")
         );
-    }
-
-    #[test]
-    fn a_further_daemon_replaces_the_usual_one() {
-        let mut stage = Stage {
-            tool: PathBuf::new(),
-            environment: BTreeMap::new(),
-            hermetic: false,
-            daemons: Vec::new(),
-            missing: Vec::new(),
-            started: Vec::new(),
-        };
-        assert_eq!(stage.again_on("systemd257"), None, "it is not there");
-        for (name, value) in [
-            ("RUNTIDE_TEST_SYSTEMD", "unix:path=/a"),
-            ("RUNTIDE_TEST_SYSTEMD_ROOT", "/a"),
-            ("RUNTIDE_TEST_SYSTEMD257", "unix:path=/b"),
-            ("RUNTIDE_TEST_SYSTEMD257_ROOT", "/b"),
-        ] {
-            stage.environment.insert(name.to_owned(), value.to_owned());
-        }
-        let again = [
-            ("RUNTIDE_TEST_SYSTEMD", "unix:path=/b"),
-            ("RUNTIDE_TEST_SYSTEMD_IS", "systemd257"),
-            ("RUNTIDE_TEST_SYSTEMD_ROOT", "/b"),
-        ];
-        let again = again.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert_eq!(stage.again_on("systemd257"), Some(BTreeMap::from(again)));
-    }
-
-    #[test]
-    fn the_testbeds_exports_are_read_back() {
-        assert_eq!(exported("export A=unix:///x=y"), Some(("A".to_owned(), "unix:///x=y".to_owned())));
-        assert_eq!(exported(r"export B='it'\''s'"), Some(("B".to_owned(), "it's".to_owned())));
-        assert_eq!(exported("docker: up"), None);
     }
 
     #[test]

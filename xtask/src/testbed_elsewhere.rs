@@ -24,7 +24,6 @@ pub(crate) const KNOWN: [&str; 11] = [
 ];
 
 pub(crate) const LATER: [&str; 3] = ["systemd257", "docker26", "podman5"];
-pub(crate) const APART: [&str; 1] = ["podman"];
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     let words = arguments.words.join(" ");

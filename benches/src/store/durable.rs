@@ -25,6 +25,7 @@ use crate::{
 
 const ALONE: &str = "the log alone";
 const STORE: &str = "JournaledStore";
+const MEMORY: &str = "MemoryStore alone";
 
 /// Number of resources, which are written one after the other, round and round.
 const RESOURCES: usize = 1_024;
@@ -80,6 +81,21 @@ impl Appends for Stored {
     }
 }
 
+/// The store that the journaled one has inside, without a log: what deciding and publishing cost by themselves.
+struct InMemory {
+    store: MemoryStore,
+    writes: Arc<Writes>,
+}
+
+impl Appends for InMemory {
+    async fn append(&self, record: &[u8]) {
+        let (n, reference) = self.writes.next();
+        let document = Document::json(Writes::body(n, 0, record));
+        let applied = self.store.apply(reference, document, Precondition::None).await.expect("an apply");
+        assert_ne!(applied.outcome, ApplyOutcome::Unchanged);
+    }
+}
+
 struct Alone {
     wal: Wal,
     writes: Arc<Writes>,
@@ -117,16 +133,18 @@ pub fn durable(criterion: &mut Criterion) {
         eprintln!("{writers} writers");
         let stored = Arc::new(Stored::open(&folder.new_dir()));
         let alone = Wal::open(&folder.new_dir(), WalOptions::default()).expect("a log");
+        let memory = InMemory { store: MemoryStore::new(), writes: Writes::new() };
         let figures = Contest::new(format!("durable/{writers}"))
             .with(STORE, Tasks::new(writers).turn(Arc::clone(&stored)))
             .with(ALONE, Tasks::new(writers).turn(Arc::new(Alone { wal: alone, writes: Writes::new() })))
+            .with(MEMORY, Tasks::new(writers).turn(Arc::new(memory)))
             .run(criterion);
         for name in figures.names() {
             let faster = figures.faster(STORE, name);
             let (is, goal) = match name {
                 ALONE if writers == 64 => (times(faster), met("≥ 0.8×", faster >= 0.8)),
                 ALONE if writers == 512 => (times(faster), met("≥ 0.7×", faster >= 0.7)),
-                ALONE => (times(faster), String::new()),
+                ALONE | MEMORY => (times(faster), String::new()),
                 _ => Default::default(),
             };
             let rate = |rate: f64| format!("{}/s", count(rate));

@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+mod absent;
+pub mod chaos;
 mod check;
 mod checker;
 pub mod compare;

@@ -1,11 +1,16 @@
 //! Real daemons under tests: turns of tests that share one, and taking it away.
 
-use std::{fs::File, io, path::PathBuf, process::Command};
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::Supported;
 
-/// The right to use a daemon, until it is dropped: exclusive, or shared with tests that do not disturb it. It holds for all tests
-/// on this machine, of any process.
+/// The right to use a daemon, until it is dropped: exclusive, or shared with tests that do not disturb it. It holds for all tests,
+/// of any process: those of one checkout for a daemon of its testbed, and those of the machine for any other daemon.
 #[derive(Debug)]
 pub struct Turn {
     _locked: File,
@@ -38,10 +43,18 @@ impl Turn {
     }
 
     async fn of(daemon: &str, lock: impl FnOnce(&File) -> io::Result<()> + Send + 'static) -> io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("runtide-conformance-{daemon}.lock"));
+        let path = lock_file(std::env::var_os("RUNTIDE_TESTBED").map(PathBuf::from).as_deref(), daemon);
         let file = File::options().create(true).append(true).open(path)?;
         let locked = tokio::task::spawn_blocking(move || lock(&file).map(|()| file)).await;
         Ok(Self { _locked: locked.map_err(io::Error::other)?? })
+    }
+}
+
+/// The file that is locked: next to the testbed's program, so that checkouts with daemons of their own do not wait for each other.
+fn lock_file(testbed: Option<&Path>, daemon: &str) -> PathBuf {
+    match testbed.and_then(Path::parent).filter(|folder| folder.is_dir()) {
+        Some(folder) => folder.join(format!("turn-{daemon}.lock")),
+        None => std::env::temp_dir().join(format!("runtide-conformance-{daemon}.lock")),
     }
 }
 
@@ -84,5 +97,19 @@ impl Testbed {
     pub async fn fault(testbed: Option<&Self>, verbs: &[&str]) -> Supported {
         let Some(testbed) = testbed else { return Supported::No("RUNTIDE_TESTBED is not set".into()) };
         testbed.run(verbs).await.map_or_else(Supported::No, |()| Supported::Yes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_of_a_testbed_is_locked_there_and_any_other_for_the_machine() {
+        let folder = std::env::temp_dir();
+        assert_eq!(lock_file(Some(&folder.join("xtask")), "docker"), folder.join("turn-docker.lock"));
+        let machines = folder.join("runtide-conformance-docker.lock");
+        assert_eq!(lock_file(None, "docker"), machines);
+        assert_eq!(lock_file(Some(Path::new("/nonexistent/xtask")), "docker"), machines);
     }
 }

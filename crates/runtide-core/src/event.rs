@@ -159,18 +159,13 @@ pub struct FieldSet(Vec<Cow<'static, str>>);
 impl FieldSet {
     /// The fields in which the two differ; `generation` is not one.
     pub fn between(before: &Instance, after: &Instance) -> Self {
-        Self::collect(before, after, &[])
+        let differing = before.compared(after).filter(|(_, differs)| *differs);
+        Self(differing.map(|(name, _)| Cow::Borrowed(name)).collect())
     }
 
     /// The known fields, for an instance seen for the first time.
     pub(crate) fn known(instance: &Instance) -> Self {
-        let empty = Instance::new("", "", "", instance.kind, instance.state);
-        Self::collect(&empty, instance, &["kind", "state"])
-    }
-
-    fn collect(before: &Instance, after: &Instance, always: &[&str]) -> Self {
-        let differing = before.compared(after).filter(|(name, differs)| *differs || always.contains(name));
-        Self(differing.map(|(name, _)| Cow::Borrowed(name)).collect())
+        Self(instance.known().map(Cow::Borrowed).collect())
     }
 
     /// `true` if no field differs.

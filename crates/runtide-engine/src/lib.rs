@@ -8,6 +8,7 @@ pub mod create;
 mod dialect;
 mod endpoint;
 pub mod error;
+pub mod exec;
 mod feed;
 mod hijack;
 pub mod image;
@@ -24,6 +25,7 @@ mod spool;
 mod ssh;
 pub mod subnets;
 mod text;
+mod time;
 mod tls;
 mod transport;
 mod values;
@@ -44,6 +46,7 @@ pub use self::{
     spool::{SpoolReader, SpoolWriter, spool},
     ssh::Ssh,
     text::Text,
+    time::time,
     transport::{Body, BoxError, as_io},
     values::{Framed, Values},
 };

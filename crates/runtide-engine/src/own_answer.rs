@@ -76,6 +76,11 @@ impl<D: Dialect> OwnAnswer<D> {
         &self.client
     }
 
+    /// Operation of its call.
+    pub(crate) fn operation(&self) -> &'static str {
+        self.operation
+    }
+
     /// The site of its call, for errors.
     pub fn site(&self) -> CallSite<'_> {
         self.client.site(self.operation)

@@ -33,7 +33,7 @@ pub struct Progress {
     pub error: Option<String>,
     /// A result in JSON, as `{"ID":"sha256:…"}` of a build.
     pub aux: Option<serde_json::Value>,
-    /// Ids of the images that Podman pulled or loaded.
+    /// Ids of the images that Podman pulled, or names of those that it loaded.
     pub images: Vec<String>,
 }
 
@@ -54,7 +54,7 @@ struct Line<'a> {
     error_detail: Option<&'a RawValue>,
     #[serde(borrow)]
     aux: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, alias = "Names")]
     images: Option<&'a RawValue>,
 }
 

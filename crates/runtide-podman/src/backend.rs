@@ -7,7 +7,10 @@ use runtide_core::{
     BackendId, Capabilities, Detail, EventStream, Instance, InstanceId, ListOptions, Listing, Result, RuntimeBackend,
     RuntimeInfo, RuntimeKind, WatchOptions,
     capabilities::{Support, WatchSupport},
-    manager::{LifecycleManager, LogManager, NetworkManager, ProvisionManager, VolumeManager},
+    manager::{
+        ExecManager, ImageManager, LifecycleManager, LogManager, NetworkManager, ProvisionManager, StatsManager,
+        VolumeManager,
+    },
     watch::Driver,
 };
 
@@ -18,6 +21,7 @@ use crate::{
     inspector::PodmanInspector,
     manager,
     pods::Pods,
+    secrets::Secrets,
     source::PodmanSource,
 };
 
@@ -55,9 +59,13 @@ pub struct PodmanBackend {
     lifecycle: manager::Lifecycle,
     provision: manager::Provision,
     logs: manager::Logs,
+    exec: manager::Exec,
+    stats: manager::Stats,
+    images: manager::Images,
     networks: manager::Networks,
     volumes: manager::Volumes,
     pods: Pods,
+    secrets: Secrets,
 }
 
 impl PodmanBackend {
@@ -78,9 +86,13 @@ impl PodmanBackend {
             lifecycle: manager::Lifecycle::new(client.clone()),
             provision: manager::Provision::new(client.clone()),
             logs: manager::Logs::new(client.clone()),
+            exec: manager::Exec::new(client.clone()),
+            stats: manager::Stats::new(client.clone()),
+            images: manager::Images::new(client.clone()),
             networks: manager::Networks::new(client.clone()),
             volumes: manager::Volumes::new(client.clone()),
             pods: Pods::new(client.clone()),
+            secrets: Secrets::new(client.clone()),
             client,
         })
     }
@@ -89,10 +101,16 @@ impl PodmanBackend {
     pub fn pods(&self) -> &Pods {
         &self.pods
     }
+
+    /// The secrets of this service: what they are, and never their values.
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
 }
 
 /// Beginnings of the verbs that every service has.
-const MANAGERS: [&str; 5] = ["lifecycle_", "provision_", "logs_", "networks_", "volumes_"];
+const MANAGERS: [&str; 8] =
+    ["lifecycle_", "provision_", "logs_", "exec_", "stats_", "images_", "networks_", "volumes_"];
 
 fn capabilities(logger: Option<&EventLogger>) -> Capabilities {
     let Some(logger) = logger else { return Capabilities::default() };
@@ -172,6 +190,18 @@ impl RuntimeBackend for PodmanBackend {
     fn logs(&self) -> Option<&dyn LogManager> {
         Some(&self.logs)
     }
+    fn images(&self) -> Option<&dyn ImageManager> {
+        Some(&self.images)
+    }
+
+    fn exec(&self) -> Option<&dyn ExecManager> {
+        Some(&self.exec)
+    }
+
+    fn stats(&self) -> Option<&dyn StatsManager> {
+        Some(&self.stats)
+    }
+
     fn networks(&self) -> Option<&dyn NetworkManager> {
         Some(&self.networks)
     }

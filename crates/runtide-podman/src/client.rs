@@ -6,6 +6,7 @@ use std::{
     time::SystemTime,
 };
 
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use runtide_core::{Error, ErrorKind, Result, RuntimeKind, backend::CallSite};
 use runtide_engine::{Answer, Dialect, Request, Settings, error::Advice, lenient};
 use serde::Deserialize;
@@ -24,6 +25,9 @@ const ADVICE: Advice = Advice {
     identity: "Tls::with_identity",
     no_tls: "is it plain http (tcp://), or another service?",
 };
+
+/// Characters of a path that have a meaning in an address.
+const IN_ADDRESS: AsciiSet = CONTROLS.add(b' ').add(b'%').add(b'?').add(b'#').add(b'[').add(b']');
 
 /// Podman's part of the client.
 #[derive(Debug)]
@@ -55,6 +59,13 @@ pub(crate) enum EventLogger {
     None,
     /// A file, the journal, or one that later versions have.
     Kept(String),
+}
+
+impl EventLogger {
+    /// Messages are handed to journald, which writes them down later.
+    pub(crate) fn is_journal(&self) -> bool {
+        matches!(self, Self::Kept(logger) if logger == "journald")
+    }
 }
 
 impl Dialect for Podman {
@@ -94,6 +105,15 @@ impl Dialect for Podman {
 
     fn prefix(_: &Server) -> String {
         PREFIX.to_owned()
+    }
+
+    /// Every Podman from 4.0 on has it. `--url` and `--remote` keep the command there from preparing containers of its own.
+    fn dial_stdio(socket: Option<&str>) -> Option<Vec<String>> {
+        let service = socket.map_or_else(
+            || "--remote".to_owned(),
+            |socket| format!("--url=unix://{}", utf8_percent_encode(socket, &IN_ADDRESS)),
+        );
+        Some(["podman".to_owned(), service, "system".to_owned(), "dial-stdio".to_owned()].into())
     }
 
     fn describe(server: &Server) -> String {
@@ -226,5 +246,16 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         let text = error.to_string();
         assert!(text.contains("Docker Engine 20.10.24") && text.contains("runtide-docker"), "{text}");
+    }
+
+    #[test]
+    fn the_command_there_is_given_the_socket_as_an_address() {
+        let words = |socket| Podman::dial_stdio(socket).unwrap().join(" ");
+        assert_eq!(words(None), "podman --remote system dial-stdio");
+        assert_eq!(
+            words(Some("/run/podman/podman.sock")),
+            "podman --url=unix:///run/podman/podman.sock system dial-stdio"
+        );
+        assert_eq!(words(Some("/a b/50%?x#y")), "podman --url=unix:///a%20b/50%25%3Fx%23y system dial-stdio");
     }
 }

@@ -36,11 +36,13 @@ pub struct Config {
     pub endpoint: Endpoint,
     /// Files for `https`; `None`: the machine's root certificates, and no client certificate.
     pub tls: Option<Tls>,
-    /// Id of the backend; by default `podman:local` for the machine's own service, else `podman:host:port` or `podman:/path`.
+    /// Id of the backend; by default `podman:local` for the machine's own service, else `podman:host:port`, `podman:/path` or
+    /// `podman:ssh://…`.
     pub id: Option<BackendId>,
     /// Deadline of a request, from its first byte to its last; 30 s. The event stream has none.
     pub deadline: Duration,
-    /// Deadline of a connection attempt, the TLS handshake included; 5 s.
+    /// Deadline of a connection attempt, the TLS handshake included; 5 s. `ssh` has it for reaching the host, in whole seconds, and
+    /// [`deadline`](Self::deadline) for its login.
     pub connect_deadline: Duration,
     /// Longest silence of the event stream; after half of it the stream is proven or replaced, and everything is listed. 60 s.
     pub max_silence: Duration,
@@ -48,6 +50,10 @@ pub struct Config {
     pub poll_interval: Duration,
     /// Most inspections under way at once; 8.
     pub inspect_concurrency: NonZeroUsize,
+    /// File in which credentials for registries are stored, as `podman login` does; `None`: `REGISTRY_AUTH_FILE`, else
+    /// `$XDG_RUNTIME_DIR/containers/auth.json`, then `~/.config/containers/auth.json`, then the `docker` command's, each read when a
+    /// registry is used.
+    pub auth_file: Option<PathBuf>,
     /// Options of the watch driver.
     pub driver: DriverOptions,
 }
@@ -63,6 +69,7 @@ impl Default for Config {
             max_silence: Duration::from_secs(60),
             poll_interval: Duration::from_secs(1),
             inspect_concurrency: NonZeroUsize::MIN.saturating_add(7),
+            auth_file: None,
             driver: DriverOptions::default(),
         }
     }
@@ -85,6 +92,8 @@ setters!(Config {
     with_poll_interval: poll_interval: Duration;
     /// Sets the most inspections under way at once.
     with_inspect_concurrency: inspect_concurrency: NonZeroUsize;
+    /// Sets the file in which credentials for registries are stored.
+    with_auth_file: auth_file = PathBuf;
     /// Sets the options of the watch driver.
     with_driver: driver: DriverOptions;
 });
@@ -94,6 +103,7 @@ impl Config {
         self.id.clone().unwrap_or_else(|| match &self.endpoint {
             Endpoint::Unix(path) if is_rootful(path) => BackendId::new("podman:local"),
             Endpoint::Unix(path) => BackendId::from(format!("podman:{}", path.display())),
+            Endpoint::Ssh(ssh) => BackendId::from(format!("podman:{ssh}")),
             other => BackendId::from(format!("podman:{}", other.authority())),
         })
     }
@@ -133,6 +143,7 @@ mod tests {
         assert_eq!(Config::default().backend_id().to_string(), "podman:local");
         assert_eq!(id("unix:///run/user/1000/podman/podman.sock"), "podman:/run/user/1000/podman/podman.sock");
         assert_eq!(id("tcp://build-7:8080"), "podman:build-7:8080");
+        assert_eq!(id("ssh://me@h/run/p.sock"), "podman:ssh://me@h/run/p.sock");
     }
 
     #[test]

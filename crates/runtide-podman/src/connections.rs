@@ -10,11 +10,21 @@ use std::{
 use runtide_core::{Error, ErrorKind, Result};
 use serde::Deserialize;
 
+/// One connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Destination {
+    /// The service's address.
+    pub(crate) uri: String,
+    /// File with the key for `ssh`.
+    pub(crate) identity: Option<String>,
+    /// It leads to a machine of `podman machine`.
+    pub(crate) is_machine: bool,
+}
+
 /// The connections that are known by name.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
-    /// The address of each.
-    named: BTreeMap<String, String>,
+    named: BTreeMap<String, Destination>,
     /// The one that is used where none is named.
     default: Option<String>,
 }
@@ -34,9 +44,20 @@ struct JsonConnections {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
 struct JsonDestination {
     #[serde(rename = "URI")]
     uri: String,
+    #[serde(default)]
+    identity: Option<String>,
+    #[serde(default)]
+    is_machine: bool,
+}
+
+impl From<JsonDestination> for Destination {
+    fn from(JsonDestination { uri, identity, is_machine }: JsonDestination) -> Self {
+        Self { uri, identity, is_machine }
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -55,6 +76,16 @@ struct Engine {
 #[derive(Deserialize)]
 struct TomlDestination {
     uri: String,
+    #[serde(default)]
+    identity: Option<String>,
+    #[serde(default)]
+    is_machine: bool,
+}
+
+impl From<TomlDestination> for Destination {
+    fn from(TomlDestination { uri, identity, is_machine }: TomlDestination) -> Self {
+        Self { uri, identity, is_machine }
+    }
 }
 
 impl Connections {
@@ -69,7 +100,7 @@ impl Connections {
                 unreadable(path, &format!("it is not what podman reads, at line {line}"))
             })?;
             let destinations = file.engine.service_destinations;
-            found.named.extend(destinations.into_iter().map(|(name, destination)| (name, destination.uri)));
+            found.named.extend(destinations.into_iter().map(|(name, destination)| (name, destination.into())));
             found.default = file.engine.active_service.filter(|name| !name.is_empty()).or(found.default);
         }
         if let Some((path, text)) = json.map(|path| Ok::<_, Error>((path, read(path)?))).transpose()?
@@ -80,15 +111,15 @@ impl Connections {
                 unreadable(path, &format!("it is not what podman writes, at {position}"))
             })?;
             let connections = file.connection.connections;
-            found.named.extend(connections.into_iter().map(|(name, connection)| (name, connection.uri)));
+            found.named.extend(connections.into_iter().map(|(name, connection)| (name, connection.into())));
             found.default = file.connection.default.filter(|name| !name.is_empty()).or(found.default);
         }
         Ok(found)
     }
 
-    /// The address of this connection.
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.named.get(name).map(String::as_str)
+    /// The connection of this name.
+    pub(crate) fn get(&self, name: &str) -> Option<&Destination> {
+        self.named.get(name)
     }
 
     /// The default connection's name, if there is one.
@@ -128,13 +159,17 @@ mod tests {
         .unwrap();
         let files = [folder.path().join("missing.conf"), conf];
         let found = Connections::read(&files, Some(&json)).unwrap();
-        assert_eq!((found.default_name(), found.get("old")), (Some("old"), Some("unix:///old.sock")));
-        assert_eq!((found.get("both"), found.get("new")), (Some("unix:///a.sock"), None));
+        let uri = |found: &Connections, name| found.get(name).map(|destination| destination.uri.clone());
+        assert_eq!((found.default_name(), uri(&found, "old").as_deref()), (Some("old"), Some("unix:///old.sock")));
+        assert_eq!(found.get("old").unwrap().identity.as_deref(), Some("/key"));
+        assert_eq!((uri(&found, "both").as_deref(), found.get("new")), (Some("unix:///a.sock"), None));
 
         let text = r#"{"Connection":{"Default":"new","Connections":{"new":{"URI":"ssh://core@127.0.0.1:1234/run/user/1000/podman/podman.sock","Identity":"/key","IsMachine":true},"both":{"URI":"unix:///b.sock"}}},"Farm":{}}"#;
         fs::write(&json, text).unwrap();
         let found = Connections::read(&files, Some(&json)).unwrap();
-        assert_eq!((found.default_name(), found.get("both")), (Some("new"), Some("unix:///b.sock")));
+        assert_eq!((found.default_name(), uri(&found, "both").as_deref()), (Some("new"), Some("unix:///b.sock")));
+        let machine = found.get("new").unwrap();
+        assert!(machine.is_machine && machine.identity.as_deref() == Some("/key"), "{machine:?}");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Time for which the head of a stream is awaited. Some versions send it with the first message.
-const HEAD: Duration = Duration::from_millis(500);
+pub(crate) const HEAD: Duration = Duration::from_millis(500);
 
 /// One end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,10 +41,7 @@ pub(crate) struct Ends {
 impl Ends {
     /// Subscribes to the ends after `begin`, by the service's clock, also those that are still to come.
     pub(crate) async fn open(client: &Client, operation: &'static str, id: &str, begin: SystemTime) -> Result<Self> {
-        let filters = serde_json::json!({ "type": ["container"], "event": ["died"], "container": [id] });
-        let since = Timestamp::try_from(begin).unwrap_or_default();
-        let request = Request::get("/events").with_query("filters", filters).with_query("since", since);
-        let feed = Feed::open_patiently(client, operation, request, HEAD.min(client.deadline())).await?;
+        let feed = Feed::open_patiently(client, operation, request(id, begin), HEAD.min(client.deadline())).await?;
         Ok(Self { id: id.to_owned(), feed, read: VecDeque::new() })
     }
 
@@ -60,18 +57,41 @@ impl Ends {
             if !poll_fn(|cx| self.feed.poll_more(cx)).await.ok()? {
                 return None;
             }
-            let mut values = Values::<Event<'_>>::of(self.feed.unread());
-            for framed in values.by_ref() {
-                if let Framed::Value(event) = framed
-                    && event.action() == Action::Died
-                    && event.container() == Some(&self.id)
-                    && let Some(at) = event.at()
-                {
-                    self.read.push_back(End { at, exit: event.exit_code().map(ExitStatus::code) });
-                }
-            }
-            let used = values.read();
+            let used = ends_in(self.feed.unread(), &self.id, &mut self.read);
             self.feed.consume(used);
         }
     }
+}
+
+/// Appends the ends of this container in these bytes, and returns the number of bytes that were read.
+fn ends_in(bytes: &[u8], id: &str, ends: &mut VecDeque<End>) -> usize {
+    let mut values = Values::<Event<'_>>::of(bytes);
+    for framed in values.by_ref() {
+        if let Framed::Value(event) = framed
+            && event.action() == Action::Died
+            && event.container() == Some(id)
+            && let Some(at) = event.at()
+        {
+            ends.push_back(End { at, exit: event.exit_code().map(ExitStatus::code) });
+        }
+    }
+    values.read()
+}
+
+/// The ends of this container's runs after `begin`, by the service's clock.
+fn request(id: &str, begin: SystemTime) -> Request {
+    let filters = serde_json::json!({ "type": ["container"], "event": ["died"], "container": [id] });
+    let since = Timestamp::try_from(begin).unwrap_or_default();
+    Request::get("/events").with_query("filters", filters).with_query("since", since)
+}
+
+/// The ends after `begin` that are in the log now, in their order.
+///
+/// # Errors
+/// As for any call; `Timeout` also where the log is too long to be read.
+pub(crate) async fn logged(client: &Client, operation: &'static str, id: &str, begin: SystemTime) -> Result<Vec<End>> {
+    let answer = client.call(operation, request(id, begin).with_query("stream", false), client.deadline()).await?;
+    let mut ends = VecDeque::new();
+    ends_in(&answer, id, &mut ends);
+    Ok(ends.into())
 }

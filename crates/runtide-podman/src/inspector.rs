@@ -17,7 +17,10 @@ use serde::Deserialize;
 use crate::{
     client::{Client, is_answer},
     infra,
+    left_out::LeftOut,
     normalize::{self, Inspected, Listed},
+    progress::{Follower, Progress},
+    subscription,
 };
 
 /// Ids in one request; its line stays below 8 KiB, which many proxies refuse to exceed.
@@ -28,11 +31,43 @@ const IDS_AT_ONCE: usize = 90;
 pub(crate) struct PodmanInspector {
     client: Client,
     known: infra::Shared,
+    /// The stream with which a watch compares its listings.
+    progress: Progress,
 }
 
 impl PodmanInspector {
     pub(crate) fn new(client: Client, known: infra::Shared) -> Self {
-        Self { client, known }
+        Self { client, known, progress: Progress::default() }
+    }
+
+    /// The inspector of a watch: no listing is shown before the stream has what it shows.
+    pub(crate) fn behind(self, progress: Progress) -> Self {
+        Self { progress, ..self }
+    }
+
+    /// Lists everything, as it is now.
+    pub(crate) async fn list_now(&self, detail: Detail) -> Result<Listing> {
+        let listing = self.list_matching(&InstanceFilter::default(), detail).await?;
+        self.known.lock().prune(&listing);
+        Ok(listing)
+    }
+
+    /// Returns once the stream has reported what a listing of this moment shows. It is bounded: a stream that has fallen silent reports
+    /// nothing, which the listing then shows.
+    async fn reported(&self, follower: &Follower) {
+        let Some(since) = follower.from().and_then(subscription::time_of) else { return };
+        // A journal takes long to read, and is read without a delay.
+        if self.client.known_logger().is_none_or(|logger| logger.is_journal()) {
+            return;
+        }
+        let passed = async {
+            if let Ok(Some(newest)) = subscription::newest(&self.client, since).await {
+                follower.passed(&newest).await;
+            }
+        };
+        if tokio::time::timeout(self.client.config().max_silence / 4, passed).await.is_err() {
+            tracing::debug!(backend = %self.client.id(), "the stream does not report what is in the log");
+        }
     }
 
     /// The containers that match the filter; only these are inspected.
@@ -66,16 +101,39 @@ impl PodmanInspector {
         Ok(listing)
     }
 
-    /// One list request; of these ids, or of all.
+    /// One list request; of these ids, or of all. Containers for which Podman lists nothing at all are inspected.
     async fn request_list(&self, ids: &[&InstanceId]) -> Result<Listing> {
         const OPERATION: &str = "podman.list";
-        let mut request = Request::get("/containers/json").with_query("all", true);
-        if !ids.is_empty() {
-            let filters = serde_json::json!({ "id": ids.iter().map(|id| id.as_str()).collect::<Vec<_>>() });
-            request = request.with_query("filters", filters);
-        }
-        let body = self.client.call(OPERATION, request, self.client.deadline()).await?;
+        let mut out = LeftOut::default();
+        let body = loop {
+            let patterns = match ids {
+                [] => out.all_others(),
+                ids => ids.iter().filter(|id| !out.contains(id)).map(|id| id.as_str().to_owned()).collect(),
+            };
+            if patterns.is_empty() && !ids.is_empty() {
+                break b"[]".to_vec().into();
+            }
+            let mut request = Request::get("/containers/json").with_query("all", true);
+            if !patterns.is_empty() {
+                request = request.with_query("filters", serde_json::json!({ "id": patterns }));
+            }
+            match self.client.call(OPERATION, request, self.client.deadline()).await {
+                Ok(body) => break body,
+                Err(error) if out.learn(&error) => {
+                    tracing::warn!(%error, "a container makes every listing fail: listing the others, and inspecting it");
+                }
+                Err(error) => return Err(error),
+            }
+        };
         let (mut instances, mut failures) = (Vec::new(), Vec::new());
+        for id in out.ids() {
+            match self.inspect_one(id, Detail::Summary).await {
+                Ok(instance) => instances.push(Arc::new(instance)),
+                // It is gone by now, or holds a pod together.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => failures.push(Failure::from(&error)),
+            }
+        }
         let items = normalize::items(&body).map_err(|error| self.client.site(OPERATION).undecodable(error))?;
         let mut known = self.known.lock();
         for raw in items {
@@ -248,8 +306,9 @@ impl PodmanInspector {
 #[async_trait]
 impl Inspector for PodmanInspector {
     async fn list(&self, detail: Detail) -> Result<Listing> {
-        let listing = self.list_matching(&InstanceFilter::default(), detail).await?;
-        self.known.lock().prune(&listing);
+        let follower = self.progress.follow();
+        let listing = self.list_now(detail).await?;
+        self.reported(&follower).await;
         Ok(listing)
     }
 

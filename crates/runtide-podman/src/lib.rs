@@ -4,22 +4,30 @@ mod backend;
 mod client;
 mod config;
 mod connections;
+mod detect;
 mod ends;
 mod environment;
 mod infra;
 mod inspector;
+mod left_out;
 mod manager;
 mod normalize;
+mod origin;
 mod pods;
 mod polled;
+mod progress;
+mod secrets;
 mod source;
 mod subscription;
 
-pub use runtide_engine::{Endpoint, Tls};
+pub use runtide_engine::{Endpoint, Ssh, Tls};
 
 pub use self::{
     backend::PodmanBackend,
     config::Config,
+    detect::{Candidate, Detection, Outcome, detect},
     normalize::quadlet_unit,
+    origin::Origin,
     pods::{Pod, PodState, Pods},
+    secrets::{Secret, Secrets},
 };

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use runtide_core::{Detail, Listing, Result, watch::Inspector as _};
+use runtide_core::{Detail, Listing, Result};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::inspector::PodmanInspector;
@@ -41,7 +41,7 @@ impl Poller {
             }
             ready!(self.ticks.poll_tick(cx));
             let inspector = Arc::clone(&self.inspector);
-            self.listing = Some(Box::pin(async move { inspector.list(Detail::Summary).await }));
+            self.listing = Some(Box::pin(async move { inspector.list_now(Detail::Summary).await }));
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::{
     inspector::PodmanInspector,
     normalize::{self, Action, Event, Kind},
     polled::Poller,
+    progress::Progress,
     subscription::{self, Connection, DISORDER, Subscription},
 };
 
@@ -44,6 +45,7 @@ const VERDICT: Duration = Duration::from_secs(1);
 pub(crate) struct PodmanSource {
     client: Client,
     known: infra::Shared,
+    progress: Progress,
     inspector: Arc<PodmanInspector>,
     feed: Option<Feed<Podman>>,
     /// In place of a stream, for a service that reports no events.
@@ -63,6 +65,10 @@ pub(crate) struct PodmanSource {
     /// Containers whose health was checked, each with the moment of its inspection.
     checked: HashMap<InstanceId, Instant>,
     verdict: Pin<Box<Sleep>>,
+    /// Position to find before any further message is read.
+    placing: Option<Pin<Box<Placing>>>,
+    /// Time of the last rotation of the log over which the stream was opened again.
+    bridged: Duration,
     /// Error to emit after every buffered signal.
     broken: Option<Error>,
     /// Time of the last message; the silence is counted from it.
@@ -75,9 +81,20 @@ pub(crate) struct PodmanSource {
 
 type Asking = dyn Future<Output = (InstanceId, Result<bool>)> + Send;
 
+/// The position of a stream.
+enum Placed {
+    /// The end of the log when the stream had been opened, which is where it begins.
+    End(Option<ResumeToken>),
+    /// Another stream, which has what the first one may have skipped.
+    Again(Box<Subscription>),
+}
+
+type Placing = dyn Future<Output = Result<Placed>> + Send;
+
 /// A second stream, opened after the first one fell silent, and a listing made after that.
 struct Probed {
-    subscription: Subscription,
+    /// `None`: the log could not be read in time, so that the first stream is as good.
+    subscription: Option<Subscription>,
     listing: Listing,
 }
 
@@ -87,15 +104,20 @@ struct Drained {
     read: usize,
     /// The next message is about a container of a pod that is not known, which may be its infra container; true if its name says so.
     unknown: Option<(InstanceId, bool)>,
+    /// The last message said that the log was replaced: what was written just before may not be in the stream.
+    rotated: bool,
 }
 
 impl PodmanSource {
     pub(crate) fn new(client: Client, known: infra::Shared) -> Self {
-        let inspector = Arc::new(PodmanInspector::new(client.clone(), known.clone()));
+        let progress = Progress::default();
+        let inspector = PodmanInspector::new(client.clone(), known.clone()).behind(progress.clone());
+        let inspector = Arc::new(inspector);
         Self {
             reports_edges: client.known_logger() != Some(EventLogger::None),
             client,
             known,
+            progress,
             inspector,
             feed: None,
             poller: None,
@@ -106,6 +128,8 @@ impl PodmanSource {
             pending: VecDeque::new(),
             checked: HashMap::new(),
             verdict: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            placing: None,
+            bridged: Duration::ZERO,
             broken: None,
             heard: Instant::now(),
             alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -115,9 +139,14 @@ impl PodmanSource {
     }
 
     fn adopt(&mut self, subscription: Subscription) {
-        let Subscription { feed, skip, newest, .. } = subscription;
+        let Subscription { feed, skip, newest, end, .. } = subscription;
         self.feed = Some(feed);
+        self.placing = end.map(|end| {
+            let placing: Pin<Box<Placing>> = Box::pin(async move { end.await.map(Placed::End) });
+            placing
+        });
         self.last = skip.clone().or(self.last.take());
+        self.progress.reach(self.last.as_ref());
         self.replaying = newest.filter(|newest| skip.as_ref().is_some_and(|skip| skip != newest));
         self.skip = skip;
         self.asking = None;
@@ -130,7 +159,36 @@ impl PodmanSource {
         self.began = Some(since);
         self.adopt(subscription);
         self.replaying = None;
+        self.pending.push_back(SignalBody::Alive); // with the position, which a stream that ends before its first message has as well
         Opened::Fresh(gap)
+    }
+
+    /// Goes on with this stream, opened after the last message of another one.
+    fn replace(&mut self, subscription: Subscription) {
+        if !subscription.continues {
+            self.pending.push_back(SignalBody::Lost(Gap::HistoryExpired));
+        }
+        // A replay that was under way ends where it would have ended.
+        let replaying = self.replaying.take().filter(|_| subscription.continues);
+        self.adopt(subscription);
+        self.replaying = replaying;
+    }
+
+    /// Opens a second stream after the last message; `None`: the log could not be read in time.
+    fn again(&self) -> impl Future<Output = Result<(Client, Option<Subscription>)>> + Send + use<> {
+        let (client, last, began) = (self.client.clone(), self.last.clone(), self.began);
+        async move {
+            let position = last.as_ref().and_then(|last| Some((last, subscription::time_of(last)?)));
+            let subscription = match (position, began) {
+                (Some((token, at)), _) => subscription::open_after(&client, Connection::New, token, at).await?,
+                (None, Some(since)) => Some(subscription::open_since(&client, since).await?),
+                (None, None) => {
+                    let site = client.site(subscription::OPERATION);
+                    return Err(site.error(ErrorKind::Unexpected, "the stream has no position"));
+                }
+            };
+            Ok((client, subscription))
+        }
     }
 
     fn hear(&mut self) {
@@ -156,22 +214,26 @@ impl PodmanSource {
                     out.push(Signal::new(SignalBody::Hint(id)).with_token(self.last.clone()));
                 }
             }
-            if let Some(asking) = &mut self.asking {
-                match asking.as_mut().poll(cx) {
-                    Poll::Ready((id, answer)) => {
-                        self.asking = None;
-                        match answer {
-                            Ok(is_infra) => self.known.lock().learn(id.as_str(), is_infra),
-                            // The messages stay unread, and are read again by the next stream.
-                            Err(error) => (self.feed, self.broken) = (None, Some(error)),
-                        }
-                    }
-                    Poll::Pending if out.len() > before => return Poll::Ready(Ok(Flow::Open)),
-                    Poll::Pending => return Poll::Pending,
-                }
+            let is_held = self.asking.is_some() || self.placing.is_some();
+            match self.poll_held(cx) {
+                Poll::Ready(()) if is_held => continue,
+                Poll::Ready(()) => {}
+                Poll::Pending if out.len() > before => return Poll::Ready(Ok(Flow::Open)),
+                Poll::Pending => return Poll::Pending,
             }
-            let Drained { read, unknown } = self.drain(out);
+            let Drained { read, unknown, rotated } = self.drain(out);
             noise |= read > 0;
+            if rotated {
+                tracing::debug!(backend = %self.client.id(), "the log was replaced: reading it again from the last message");
+                let again = self.again();
+                self.placing = Some(Box::pin(async move {
+                    let (client, subscription) = again.await?;
+                    let site = client.site(subscription::OPERATION);
+                    let late = || site.error(ErrorKind::Timeout, "the log could not be read to its end in time");
+                    subscription.map(|subscription| Placed::Again(Box::new(subscription))).ok_or_else(late)
+                }));
+                continue;
+            }
             if let Some((id, by_name)) = unknown {
                 let inspector = Arc::clone(&self.inspector);
                 self.asking = Some(Box::pin(async move {
@@ -222,6 +284,35 @@ impl PodmanSource {
         }
     }
 
+    /// Finds out what the messages wait for: what a container is, and where the stream begins.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(asking) = &mut self.asking {
+            let (id, answer) = ready!(asking.as_mut().poll(cx));
+            self.asking = None;
+            match answer {
+                Ok(is_infra) => self.known.lock().learn(id.as_str(), is_infra),
+                // The messages stay unread, and are read again by the next stream.
+                Err(error) => (self.feed, self.broken) = (None, Some(error)),
+            }
+        }
+        if let Some(placing) = &mut self.placing {
+            let placed = ready!(placing.as_mut().poll(cx));
+            self.placing = None;
+            match placed {
+                Ok(Placed::End(newest)) => {
+                    self.last = newest.clone().or(self.last.take());
+                    self.progress.reach(self.last.as_ref());
+                    self.skip = newest;
+                    self.pending.push_back(SignalBody::Alive);
+                }
+                Ok(Placed::Again(subscription)) => self.replace(*subscription),
+                // As above.
+                Err(error) => (self.feed, self.broken) = (None, Some(error)),
+            }
+        }
+        Poll::Ready(())
+    }
+
     /// Decodes at most a batch of the buffered messages.
     fn drain(&mut self, out: &mut Vec<Signal>) -> Drained {
         let Some(feed) = &mut self.feed else { return Drained::default() };
@@ -234,6 +325,15 @@ impl PodmanSource {
             match framed {
                 Framed::Value(event) => {
                     let token = event.token();
+                    if event.kind() == Kind::System && event.action() == Action::Rotated {
+                        let at = Duration::from_nanos(event.nanoseconds().unwrap_or_default());
+                        let begin = self.skip.as_ref().and_then(subscription::time_of).unwrap_or_default();
+                        if at > self.bridged.max(begin) {
+                            self.bridged = at;
+                            drained.rotated = true;
+                            break;
+                        }
+                    }
                     if let Some(skip) = &self.skip {
                         if token.as_ref() == Some(skip) {
                             self.skip = None;
@@ -256,6 +356,7 @@ impl PodmanSource {
                             translate(self.client.id(), &mut known, &event, token.as_ref(), out);
                         }
                         self.last = token.clone().or(self.last.take());
+                        self.progress.reach(self.last.as_ref());
                     }
                     if token.is_some() && token == self.replaying {
                         self.replaying = None;
@@ -295,14 +396,14 @@ impl PodmanSource {
                         Poll::Ready(Err(error))
                     }
                     Ok(Probed { subscription, listing }) => {
-                        let body = if subscription.continues {
-                            SignalBody::Full(listing)
-                        } else {
-                            SignalBody::Lost(Gap::HistoryExpired)
-                        };
-                        self.adopt(subscription);
-                        self.replaying = None;
-                        self.pending.push_back(body);
+                        let continues = subscription.as_ref().is_none_or(|subscription| subscription.continues);
+                        match subscription {
+                            Some(subscription) => self.replace(subscription),
+                            None => self.hear(),
+                        }
+                        if continues {
+                            self.pending.push_back(SignalBody::Full(listing));
+                        }
                         Poll::Ready(Ok(()))
                     }
                 };
@@ -310,19 +411,10 @@ impl PodmanSource {
             let due = saturating_add(self.heard, self.client.config().max_silence / 2);
             ready!(self.arm(due).as_mut().poll(cx));
             tracing::debug!(backend = %self.client.id(), "the event stream is silent: proving it");
-            let (client, inspector) = (self.client.clone(), Arc::clone(&self.inspector));
-            let (last, began) = (self.last.clone(), self.began);
+            let (again, inspector) = (self.again(), Arc::clone(&self.inspector));
             self.probe = Some(Box::pin(async move {
-                let subscription =
-                    match (last.as_ref().and_then(|last| Some((last, subscription::time_of(last)?))), began) {
-                        (Some((token, at)), _) => subscription::open_after(&client, Connection::New, token, at).await?,
-                        (None, Some(since)) => subscription::open_since(&client, since).await?,
-                        (None, None) => {
-                            let site = client.site(subscription::OPERATION);
-                            return Err(site.error(ErrorKind::Unexpected, "the stream has no position"));
-                        }
-                    };
-                Ok(Probed { subscription, listing: inspector.list(Detail::Summary).await? })
+                let (_, subscription) = again.await?;
+                Ok(Probed { subscription, listing: inspector.list_now(Detail::Summary).await? })
             }));
         }
     }
@@ -394,7 +486,7 @@ fn translate(
             known.forget(id);
             return push(SignalBody::Gone(InstanceId::from(id)));
         }
-        Action::Refresh | Action::Other => return push(SignalBody::Hint(InstanceId::from(id))),
+        Action::Refresh | Action::Rotated | Action::Other => return push(SignalBody::Hint(InstanceId::from(id))),
         Action::Create => (InstanceState::Created, None),
         Action::Start | Action::Unpause => (InstanceState::Running, None),
         Action::Pause => (InstanceState::Paused, None),
@@ -436,7 +528,7 @@ impl Source for PodmanSource {
     }
 
     async fn open(&mut self, resume: Option<&ResumeToken>) -> Result<Opened> {
-        (self.feed, self.poller, self.asking) = (None, None, None);
+        (self.feed, self.poller, self.asking, self.placing) = (None, None, None, None);
         self.checked.clear();
         self.pending.clear();
         self.broken = None;
@@ -452,17 +544,22 @@ impl Source for PodmanSource {
             None => Gap::Initial,
             Some((_, None)) => Gap::ForeignCursor,
             Some((token, Some(at))) => {
-                let subscription = subscription::open_after(&self.client, Connection::Pooled, token, at).await?;
-                if subscription.continues {
-                    self.adopt(subscription);
-                    if self.replaying.is_none() {
-                        self.pending.push_back(SignalBody::CaughtUp);
+                match subscription::open_after(&self.client, Connection::Pooled, token, at).await? {
+                    Some(subscription) if subscription.continues => {
+                        self.adopt(subscription);
+                        if self.replaying.is_none() {
+                            self.pending.push_back(SignalBody::CaughtUp);
+                        }
+                        return Ok(Opened::Resumed);
                     }
-                    return Ok(Opened::Resumed);
+                    Some(subscription) => {
+                        let gap =
+                            if subscription.newest.is_some() { Gap::HistoryExpired } else { Gap::RuntimeRestarted };
+                        // It shows what is new as a stream that begins now would: another one would be as many connections again.
+                        return Ok(self.begin(gap, subscription::since(at), subscription));
+                    }
+                    None => Gap::HistoryExpired,
                 }
-                let gap = if subscription.newest.is_some() { Gap::HistoryExpired } else { Gap::RuntimeRestarted };
-                // It shows what is new as a stream that begins now would: another one would be as many connections again.
-                return Ok(self.begin(gap, subscription::since(at), subscription));
             }
         };
         let since = past(server.date);

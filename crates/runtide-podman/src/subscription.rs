@@ -5,7 +5,7 @@
 //! * A second response with `stream=false` ends at the log's end. It is requested after the stream was opened, so that its last message
 //!   separates what happened before from what is new, exactly and without waiting for a silence.
 
-use std::time::Duration;
+use std::{future::Future, pin::Pin, time::Duration};
 
 use http_body_util::BodyExt;
 use jiff::Timestamp;
@@ -37,43 +37,84 @@ pub(crate) struct Subscription {
     pub(crate) newest: Option<ResumeToken>,
     /// The looked-up message is in the log: nothing after it is missing.
     pub(crate) continues: bool,
+    /// The end of the log is still looked for; messages that come before it is found are held back.
+    pub(crate) end: Option<Pin<Box<EndOfLog>>>,
 }
+
+/// The last message in the log; `None`: the log is empty, or could not be read in time.
+pub(crate) type EndOfLog = dyn Future<Output = Result<Option<ResumeToken>>> + Send;
 
 /// The connection on which the log is read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Connection {
     /// One of those that are there: a daemon that comes back is dialled no more often than necessary.
     Pooled,
-    /// Another one: those that are there may be as deaf as the stream is taken to be.
+    /// Another one: those that are there may be as deaf as the stream is taken to be. The stream is not given up in the meantime.
     New,
 }
 
+impl Connection {
+    /// Time for the log: half of what the driver leaves a silent stream that is being proven.
+    fn limit(self, client: &Client) -> Duration {
+        match self {
+            Self::Pooled => client.deadline(),
+            Self::New => client.deadline().min(client.config().max_silence / 4),
+        }
+    }
+}
+
 /// Subscribes to everything that happens from now on. `since` is older than the request, by the service's clock.
+///
+/// A journal of years takes minutes to read, and a beginning needs no history: where its end does not come at once, the stream is
+/// there without it.
 pub(crate) async fn open_fresh(client: &Client, since: Duration) -> Result<Subscription> {
     let feed = open(client, since).await?;
-    let newest = history(client, Connection::Pooled, since, |_| {}).await?;
-    Ok(Subscription { feed, skip: newest.clone(), newest, continues: false })
+    let client = client.clone();
+    let mut end: Pin<Box<EndOfLog>> = Box::pin(async move {
+        let read = history(&client, Connection::Pooled, since, |_| {}).await?;
+        Ok(read.and_then(|History { newest }| newest))
+    });
+    let newest = match tokio::time::timeout(HEAD, &mut end).await {
+        Ok(newest) => newest?,
+        Err(_) => return Ok(Subscription { feed, skip: None, newest: None, continues: false, end: Some(end) }),
+    };
+    Ok(Subscription { feed, skip: newest.clone(), newest, continues: false, end: None })
 }
 
 /// Subscribes to everything that happened since this time.
 pub(crate) async fn open_since(client: &Client, since: Duration) -> Result<Subscription> {
     let feed = open(client, since).await?;
-    Ok(Subscription { feed, skip: None, newest: None, continues: true })
+    Ok(Subscription { feed, skip: None, newest: None, continues: true, end: None })
 }
 
-/// Continues after `token`, if the log proves that it can: the token's own message must still be in it.
+/// Continues after `token`, if the log proves that it can: the token's own message must still be in it. `None`: the log could not be
+/// read to its end in time.
 pub(crate) async fn open_after(
     client: &Client,
     connection: Connection,
     token: &ResumeToken,
     at: Duration,
-) -> Result<Subscription> {
+) -> Result<Option<Subscription>> {
     let since = since(at);
     let feed = open(client, since).await?;
     let mut continues = false;
-    let newest = history(client, connection, since, |message| continues |= message == token).await?;
-    let skip = if continues { Some(token.clone()) } else { newest.clone() };
-    Ok(Subscription { feed, skip, newest, continues })
+    let read = history(client, connection, since, |message| continues |= message == token).await?;
+    Ok(read.map(|History { newest }| {
+        let skip = if continues { Some(token.clone()) } else { newest.clone() };
+        Subscription { feed, skip, newest, continues, end: None }
+    }))
+}
+
+/// The last message of now. `None`: there is none since this time, or the log could not be read in time.
+pub(crate) async fn newest(client: &Client, at: Duration) -> Result<Option<ResumeToken>> {
+    let read = history(client, Connection::Pooled, since(at), |_| {}).await?;
+    Ok(read.and_then(|History { newest }| newest))
+}
+
+/// The log, as far as it is of interest.
+struct History {
+    /// The last message.
+    newest: Option<ResumeToken>,
 }
 
 /// The time from which the log is read for a message of this time.
@@ -85,13 +126,13 @@ async fn open(client: &Client, since: Duration) -> Result<Feed<Podman>> {
     Feed::open_patiently(client, OPERATION, request(since), HEAD.min(client.deadline())).await
 }
 
-/// Reads the log from this time to its end; returns the last message's token.
+/// Reads the log from this time to its end. `None`: the service answers, and the end did not come in time: Podman reads a journal from its first entry on, whatever the time that is asked for.
 async fn history(
     client: &Client,
     connection: Connection,
     since: Duration,
-    mut each: impl FnMut(&ResumeToken),
-) -> Result<Option<ResumeToken>> {
+    mut each: impl FnMut(&ResumeToken) + Send,
+) -> Result<Option<History>> {
     let site = client.site(OPERATION);
     let read = async {
         let request = request(since).with_query("stream", false);
@@ -119,9 +160,16 @@ async fn history(
                 return Err(site.error(ErrorKind::Protocol, "a message is longer than 8 MiB"));
             }
         }
-        Ok(newest)
+        Ok(History { newest })
     };
-    client.within(site, client.deadline(), read).await
+    match client.within(site, connection.limit(client), read).await {
+        Ok(history) => Ok(Some(history)),
+        Err(error) if error.kind() == ErrorKind::Timeout => {
+            tracing::warn!(backend = %client.id(), %error, "the log of events could not be read to its end in time");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Containers, networks (an address changes with a network's message alone), and Podman as a whole.

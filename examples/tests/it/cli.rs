@@ -25,9 +25,16 @@ pub(crate) fn example(name: &str) -> Command {
     assert!(binary.is_file(), "{} is not there: run `cargo xtask test examples`", binary.display());
     let mut command = Command::new(binary);
     command.env("DOCKER_HOST", NOWHERE);
-    for variable in
-        ["DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION", "CLICOLOR_FORCE", "COLUMNS"]
-    {
+    for variable in [
+        "DOCKER_CONTEXT",
+        "DOCKER_TLS_VERIFY",
+        "DOCKER_CERT_PATH",
+        "DOCKER_API_VERSION",
+        "CONTAINER_HOST",
+        "CONTAINER_CONNECTION",
+        "CLICOLOR_FORCE",
+        "COLUMNS",
+    ] {
         command.env_remove(variable);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -118,7 +125,10 @@ fn it_ends_when_its_time_is_over() {
 
 /// The program on a machine where no runtime is named. `None`: one may answer here, at a default socket.
 fn unnamed(name: &str) -> Option<Command> {
-    if ["/var/run/docker.sock", "/run/docker.sock"].iter().any(|socket| Path::new(socket).exists()) {
+    if ["/var/run/docker.sock", "/run/docker.sock", "/run/podman/podman.sock"]
+        .iter()
+        .any(|socket| Path::new(socket).exists())
+    {
         report::skip("examples", "docker", "a daemon's socket is here, so that a runtime is found without a name");
         return None;
     }
@@ -209,10 +219,10 @@ fn wrong_usage_is_one_line_and_code_2() {
 fn an_unknown_runtime_is_answered_with_the_accepted_names() {
     for name in ["watch", "ps"] {
         let line = refused(name, &["--backend", "dokcer"]);
-        assert!(line.contains("auto, memory, docker, systemd"), "{line}");
-        assert!(["podman", "kubernetes"].iter().all(|absent| !line.contains(absent)), "what this build has: {line}");
-        let line = refused(name, &["--backend", "podman"]);
-        assert!(line.contains("no backend for podman; it has memory, docker, systemd"), "{line}");
+        assert!(line.contains("auto, memory, docker, podman, systemd"), "{line}");
+        assert!(["incus", "kubernetes"].iter().all(|absent| !line.contains(absent)), "what this build has: {line}");
+        let line = refused(name, &["--backend", "incus"]);
+        assert!(line.contains("no backend for incus; it has memory, docker, podman, systemd"), "{line}");
     }
 }
 

@@ -14,6 +14,8 @@ mod cli;
 mod exec;
 #[cfg(unix)]
 mod killed;
+#[cfg(unix)]
+mod podman;
 mod store;
 mod usage;
 mod wal;

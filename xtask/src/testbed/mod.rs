@@ -126,9 +126,6 @@ pub(crate) const KNOWN: [&str; 11] = [
 /// The slow ones, which are started only by name and for the support matrix.
 pub(crate) const LATER: [&str; 3] = ["systemd257", "docker26", "podman5"];
 
-/// The ones that `cargo xtask test` meets only if their package is named, or for the support matrix: not all laws hold on them yet.
-pub(crate) const APART: [&str; 1] = ["podman"];
-
 /// The ones that are started if none is named.
 const USUAL: [Daemon; 8] = [
     Daemon::Docker,

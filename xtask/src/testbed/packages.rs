@@ -26,13 +26,14 @@ pub(super) const DOCKER: [(&str, &str); 8] = [
 
 /// Of Podman: the service, what it starts, and the command with which tests compare. `runc` and not `crun`, which refuses control
 /// groups of both versions side by side; `catatonit` is the first process of a pod.
-pub(super) const PODMAN: [(&str, &str); 10] = [
+pub(super) const PODMAN: [(&str, &str); 11] = [
     ("podman", "podman"),
     ("conmon", "conmon"),
     ("runc", "runc"),
     ("/usr/lib/podman/netavark", "netavark"),
     ("/usr/lib/podman/aardvark-dns", "aardvark-dns"),
     ("catatonit", "catatonit"),
+    ("newuidmap", "uidmap"),
     ("iptables-save", "iptables"),
     ("ip", "iproute2"),
     ("busybox", "busybox-static"),

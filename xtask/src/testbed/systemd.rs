@@ -113,6 +113,11 @@ ForwardToSyslog=no
 ForwardToWall=no
 ";
 
+/// Folders of programs that Debian's packages have a manager run at each reload, a dozen processes each time. Nothing is there for them to
+/// generate units from, and the tests reload a thousand times.
+const GENERATORS: [&str; 4] =
+    ["system-generators", "system-environment-generators", "user-generators", "user-environment-generators"];
+
 /// Units that would change the machine outside, whose kernel it is.
 const MASKED: [&str; 4] =
     ["modprobe@.service", "systemd-modules-load.service", "systemd-sysctl.service", "systemd-journald-audit.socket"];
@@ -486,8 +491,12 @@ fn furnish(state: &Path, files: &Path, host: &str, machine_id: &str) -> std::io:
     written.opaque("var/log/journal")?;
     // `/lib` is a link, or it is not.
     let files = fs::canonicalize(files)?;
-    let vendor = fs::canonicalize(files.join(UNITS.trim_start_matches('/')))?.join("multi-user.target.wants");
-    written.opaque(vendor.strip_prefix(&files).unwrap_or(&vendor))?;
+    let vendor = fs::canonicalize(files.join(UNITS.trim_start_matches('/')))?;
+    let mut hidden = vec![vendor.join("multi-user.target.wants")];
+    hidden.extend(GENERATORS.iter().map(|folder| vendor.with_file_name(folder)));
+    for folder in hidden {
+        written.opaque(folder.strip_prefix(&files).unwrap_or(&folder))?;
+    }
     for (target, unit) in [("multi-user", "dbus.service"), ("sockets", "dbus.socket")] {
         let link = format!("etc/systemd/system/{target}.target.wants/{unit}");
         written.link(&link, &format!("{UNITS}/{unit}"))?;

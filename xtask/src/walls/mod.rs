@@ -168,6 +168,7 @@ const IMPORTS: [Imports; 13] = [
             "runtide-memory",
             "runtide-docker",
             "runtide-etcd",
+            "runtide-podman",
             "runtide-systemd",
         ],
         dev: &[],

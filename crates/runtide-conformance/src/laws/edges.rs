@@ -26,7 +26,7 @@ fn is_subsequence(reported: &[&str], facts: &[&str]) -> bool {
 
 /// Compares a stream's reports of an instance with the facts: all of them where the runtime reports edges, else some of
 /// them, in their order. A difference is a violation of `law`.
-pub(super) fn reported_in_order(
+pub(crate) fn reported_in_order(
     h: &dyn Harness,
     law: Law,
     subscriber: &Subscriber,

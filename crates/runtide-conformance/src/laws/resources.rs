@@ -7,7 +7,7 @@ use super::{backend, running, try_fault};
 use crate::{Fault, Harness, Held, Law, LawResult, Subscriber, Verdict, Violation, ensure};
 
 /// Waits until nothing is held beyond the baseline.
-pub(super) async fn given_back(h: &dyn Harness, law: Law, baseline: &Held, after: &str) -> Result<(), Violation> {
+pub(crate) async fn given_back(h: &dyn Harness, law: Law, baseline: &Held, after: &str) -> Result<(), Violation> {
     let deadline = Instant::now() + h.timing().timeout;
     loop {
         let held = h.held().await;

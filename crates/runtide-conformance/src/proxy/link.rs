@@ -69,15 +69,22 @@ impl Link {
         if let Some(end) = self.before_dialling(client, &mut changed).await {
             return end;
         }
-        let mut server = match dial(&self.shared.target).await {
+        let server = match dial(&self.shared.target).await {
             Ok(server) => server,
             Err(error) if is_absent(&error) => return End::Absent,
             Err(_) => return End::Reset,
         };
+        let (mut server, mut to_server) = tokio::io::split(server);
         let (mut up, mut down) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+        // Bytes for the target that it does not take yet: it may wait for its own bytes to be taken first.
+        let mut pending = Vec::new();
         let mut client_open = true;
         loop {
             tokio::select! {
+                written = to_server.write(&pending), if !pending.is_empty() => match written {
+                    Ok(n) if n > 0 => drop(pending.drain(..n)),
+                    _ => return End::Reset,
+                },
                 _ = changed.changed() => {
                     match self.action() {
                         Some(Action::Refuse) => return End::Reset,
@@ -86,18 +93,18 @@ impl Link {
                         _ => {}
                     }
                 }
-                read = client.read(&mut up), if client_open => {
+                read = client.read(&mut up), if client_open && pending.is_empty() => {
                     match read {
                         Err(_) => return End::Reset,
                         Ok(0) => {
                             client_open = false;
-                            if server.shutdown().await.is_err() {
+                            if to_server.shutdown().await.is_err() {
                                 return End::Close;
                             }
                         }
                         Ok(n) => {
                             let bytes = up.get(..n).unwrap_or_default();
-                            if let Some(end) = self.upwards(bytes, client, &mut *server).await {
+                            if let Some(end) = self.upwards(bytes, client, &mut pending).await {
                                 return end;
                             }
                         }
@@ -160,8 +167,8 @@ impl Link {
         }
     }
 
-    /// Passes bytes from the client on to the target.
-    async fn upwards(&mut self, bytes: &[u8], client: &mut dyn Socket, server: &mut dyn Socket) -> Option<End> {
+    /// Takes bytes from the client, to be passed on to the target.
+    async fn upwards(&mut self, bytes: &[u8], client: &mut dyn Socket, pending: &mut Vec<u8>) -> Option<End> {
         if let Some(request) = request_line(&self.request, bytes) {
             self.request.clone_from(&request);
             self.answered = 0;
@@ -181,7 +188,10 @@ impl Link {
                 let written = client.write_all(&answer).await.is_ok();
                 Some(if written { End::Close } else { End::Reset })
             }
-            _ => server.write_all(bytes).await.is_err().then_some(End::Reset),
+            _ => {
+                pending.extend_from_slice(bytes);
+                None
+            }
         }
     }
 

@@ -113,6 +113,28 @@ async fn bytes_pass_and_connections_are_counted() {
 }
 
 #[tokio::test]
+async fn neither_direction_waits_for_the_other() {
+    const BYTES: usize = 32 << 20; // more than any socket holds
+    let proxy = proxy().await;
+    let (mut read, mut write) = tokio::io::split(client(&proxy).await);
+    let writing = async {
+        let piece = vec![b'x'; 1 << 20];
+        for _ in 0..BYTES / piece.len() {
+            write.write_all(&piece).await.unwrap();
+        }
+    };
+    let reading = async {
+        let (mut got, mut bytes) = (0, vec![0; 1 << 16]);
+        while got < BYTES {
+            // The server takes no more before its bytes are taken, and the proxy has bytes for it.
+            got += tokio::time::timeout(12 * TIMEOUT, read.read(&mut bytes)).await.expect("bytes").unwrap();
+        }
+        got
+    };
+    assert_eq!(tokio::join!(writing, reading).1, BYTES);
+}
+
+#[tokio::test]
 async fn severing_breaks_open_connections_and_accepts_new_ones() {
     let proxy = proxy().await;
     let mut old = client(&proxy).await;

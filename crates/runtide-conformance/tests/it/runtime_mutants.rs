@@ -1,6 +1,7 @@
 //! The laws bite: each mutant fails exactly the laws that are pinned for it, and each law is failed by a mutant.
 
 mod backend;
+mod chaos;
 mod composed;
 #[path = "../../../runtide-memory/tests/conformance/harness.rs"]
 #[allow(dead_code, reason = "the memory runtime's own suite uses the rest")]

@@ -101,6 +101,17 @@ macro_rules! derive {
                     .flatten()
             }
 
+            /// Names of the fields that are known, but for the driver's count.
+            pub(crate) fn known(&self) -> impl Iterator<Item = &'static str> {
+                [$( by_presence!($presence {
+                    (Class::$class != Class::Counter).then_some(stringify!($field))
+                } else {
+                    self.$field.is_some().then_some(stringify!($field))
+                }), )*]
+                    .into_iter()
+                    .flatten()
+            }
+
             /// True if both know a field, and differently.
             pub(crate) fn contradicts(&self, other: &Instance) -> bool {
                 $( (!matches!(Class::$class, Class::Key | Class::Counter) && by_presence!($presence {

@@ -116,6 +116,11 @@ impl ResourceRef {
         &self.text
     }
 
+    /// The text of [`Self::as_str`], which all clones share.
+    pub fn shared(&self) -> &Arc<str> {
+        &self.text
+    }
+
     /// `group/kind/namespace/`: the common prefix of all resources of this kind in this namespace, and of no others.
     pub fn scope(&self) -> &str {
         let [_, _, namespace] = self.ends();

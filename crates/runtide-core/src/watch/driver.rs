@@ -265,27 +265,33 @@ struct Open {
 
 impl Task {
     async fn run(mut self) {
-        let stop = self.hub.stop.clone();
         let hub = Arc::clone(&self.hub);
+        // Both wait for all of the run: each would cost a lock in each iteration.
+        let mut stopped = pin!(hub.stop.cancelled());
+        let mut detail_changed = pin!(hub.detail_changed.notified());
         let (mut commands, mut wake): (Vec<Command>, Vec<Waker>) = (Vec::new(), Vec::new());
         let mut requests = Requests::default();
         let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
-        let (mut deadline, mut open) = hub.step(Input::Tick, &mut commands, &mut wake);
+        let mut after = hub.step(Input::Tick, &mut commands, &mut wake);
         let mut batch: Vec<Signal> = Vec::new();
         loop {
             if let Some(Open { resume }) = self.execute(&mut commands, &mut requests) {
                 let opened = tokio::select! {
                     biased;
-                    () = stop.cancelled() => return,
+                    () = stopped.as_mut() => return,
                     opened = open_source(&mut *self.source, resume) => opened,
                 };
                 batch.clear();
-                (deadline, open) = hub.step(Input::Opened(opened), &mut commands, &mut wake);
+                after = hub.step(Input::Opened(opened), &mut commands, &mut wake);
                 continue;
+            }
+            if after.has_woken {
+                // A subscriber on this thread would wait until this task has found nothing more to do.
+                tokio::task::yield_now().await;
             }
             // If the deadline moved later, the timer stays as it is: it fires early, and that tick does nothing. This costs
             // less than resetting the timer in each iteration.
-            if let Some(deadline) = deadline
+            if let Some(deadline) = after.deadline
                 && (timer.is_elapsed() || timer.deadline() > deadline)
             {
                 timer.as_mut().reset(deadline);
@@ -293,13 +299,16 @@ impl Task {
             let Requests { relist, reinspect, inspect } = &mut requests;
             let input = tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
-                () = hub.detail_changed.notified() => Input::Wanted(hub.lock().wanted()),
+                () = stopped.as_mut() => return,
+                () = detail_changed.as_mut() => {
+                    detail_changed.set(hub.detail_changed.notified());
+                    Input::Wanted(hub.lock().wanted())
+                }
                 Some(answer) = poll_some(relist) => { *relist = None; Input::Relisted(answer) }
                 Some((_, answer)) = poll_some(reinspect) => { *reinspect = None; Input::Reinspected(answer) }
                 Some((ids, answer)) = poll_some(inspect) => { *inspect = None; Input::Inspected(ids, answer) }
-                () = timer.as_mut(), if deadline.is_some() => Input::Tick,
-                flow = self.source.next_batch(&mut batch), if open => match flow {
+                () = timer.as_mut(), if after.deadline.is_some() => Input::Tick,
+                flow = self.source.next_batch(&mut batch), if after.is_open => match flow {
                     Ok(flow) => Input::Batch(&mut batch, flow),
                     Err(error) => {
                         // Signals that were received before the failure still count.
@@ -308,7 +317,7 @@ impl Task {
                     }
                 },
             };
-            (deadline, open) = hub.step(input, &mut commands, &mut wake);
+            after = hub.step(input, &mut commands, &mut wake);
         }
     }
 

@@ -46,6 +46,17 @@ pub(super) struct State {
     pub(super) over: bool,
 }
 
+/// What the driver's task needs to know after a step.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct After {
+    /// Time of the next tick.
+    pub(super) deadline: Option<Instant>,
+    /// The source's stream is open.
+    pub(super) is_open: bool,
+    /// A subscriber was awakened.
+    pub(super) has_woken: bool,
+}
+
 #[derive(Debug)]
 struct Slot {
     waker: Option<Waker>,
@@ -80,12 +91,7 @@ impl Hub {
     }
 
     /// One step of the machine. Its entries are then in the ring, and the subscribers that waited for them are awake.
-    pub(super) fn step(
-        &self,
-        input: Input<'_>,
-        commands: &mut Vec<Command>,
-        wake: &mut Vec<Waker>,
-    ) -> (Option<Instant>, bool) {
+    pub(super) fn step(&self, input: Input<'_>, commands: &mut Vec<Command>, wake: &mut Vec<Waker>) -> After {
         let mut state = self.lock();
         let State { machine, ring, .. } = &mut *state;
         machine.step(Instant::now(), SystemTime::now(), input);
@@ -98,7 +104,7 @@ impl Hub {
             news = true;
         }
         commands.extend(machine.take_commands());
-        let after = (machine.deadline(), machine.is_open());
+        let mut after = After { deadline: machine.deadline(), is_open: machine.is_open(), has_woken: false };
         if ring.resync() != resync {
             state.before_resync = state.subscribers;
             if state.subscribers == 0 {
@@ -111,6 +117,7 @@ impl Hub {
             wake.extend(waiting.iter().filter_map(|slot| state.slots.get_mut(*slot)?.as_mut()?.waker.take()));
         }
         drop(state);
+        after.has_woken = !wake.is_empty();
         for waker in wake.drain(..) {
             waker.wake();
         }

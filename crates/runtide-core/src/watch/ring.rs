@@ -14,8 +14,9 @@ use crate::{
 pub(super) enum Entry {
     /// One event, and the instance as it was before, so that a filter recognizes an instance that ceases to match.
     Event { event: Arc<RuntimeEvent>, before: Option<Arc<Instance>> },
-    /// A resync for every subscriber. Its `ResyncEnd` has the entry's number.
-    Resync(Resync),
+    /// A resync for every subscriber. Its `ResyncEnd` has the entry's number. Boxed, since each entry would be as large, and thousands
+    /// of them are written and read again in turn.
+    Resync(Box<Resync>),
 }
 
 /// A resync, which each subscriber reads at its own pace.

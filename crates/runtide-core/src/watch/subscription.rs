@@ -251,7 +251,7 @@ impl Subscription {
         }
         let from = self.next;
         if let Some(Entry::Resync(resync)) = state.ring.get(from) {
-            let resync = resync.clone();
+            let resync = Resync::clone(resync);
             self.enter(state, resync);
             return Poll::Ready(Ok(()));
         }
@@ -281,7 +281,7 @@ impl Subscription {
         let Some(entry) = state.ring.get(self.next) else { return false };
         match entry {
             Entry::Resync(resync) if resync.full || self.detail == Detail::Summary => {
-                let resync = resync.clone();
+                let resync = Resync::clone(resync);
                 self.enter(state, resync);
                 return true;
             }

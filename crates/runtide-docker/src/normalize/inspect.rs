@@ -11,6 +11,7 @@ use runtide_core::{BackendId, ExitCause, ExitStatus, Incarnation, Instance, Inst
 use runtide_engine::{
     Text, lenient, log_left_out,
     network::{self, Bindings, Networks, Stack},
+    time,
 };
 use serde::{Deserialize, Deserializer};
 
@@ -184,12 +185,6 @@ fn instance(backend: &BackendId, found: &Container<'_>) -> Inspected {
         }
     }
     Inspected { instance, rewritten }
-}
-
-/// A time as an inspection has it; `None` also for Docker's zero time, `0001-01-01T00:00:00Z`.
-pub(crate) fn time(text: &str) -> Option<SystemTime> {
-    let at: SystemTime = text.parse::<jiff::Timestamp>().ok()?.into();
-    (at > SystemTime::UNIX_EPOCH).then_some(at)
 }
 
 /// Cuts the time to the list's precision.

@@ -11,11 +11,12 @@ mod list;
 mod status;
 
 use runtide_core::InstanceState;
+pub(crate) use runtide_engine::time;
 
 pub(crate) use self::{
     container::summary,
     event::{Action, Attributes, Event, described},
-    inspect::{Inspected, Rewritten, inspected, is_doubtful, time},
+    inspect::{Inspected, Rewritten, inspected, is_doubtful},
     list::{items, listed},
 };
 

@@ -89,7 +89,12 @@ pub(crate) fn instance(backend: &str, seen: &Value) -> Option<Instance> {
     }
     if is.is_ended() && has_run(&state["FinishedAt"]) {
         let code = state["ExitCode"].as_i64().and_then(|code| i32::try_from(code).ok())?;
-        instance.exit = Some(ExitStatus::code(code).with_oom_killed(state["OOMKilled"].as_bool()));
+        // A start that failed writes its code over that of the run before it.
+        let is_of_a_start =
+            (126..=128).contains(&code) && state["Error"].as_str().is_some_and(|error| !error.is_empty());
+        if !is_of_a_start {
+            instance.exit = Some(ExitStatus::code(code).with_oom_killed(state["OOMKilled"].as_bool()));
+        }
     }
     // Docker reports a container that it no longer checks as unhealthy, and emits no event for that.
     instance.health = match state["Health"]["Status"].as_str().filter(|_| is == InstanceState::Running) {

@@ -13,22 +13,52 @@ use tokio::sync::mpsc;
 
 use super::{
     entry::Entry,
-    ignore::{Matched, Patterns},
+    ignore::{BadPattern, Ignored, Matched},
 };
 
-const IGNORE_FILE: &str = ".dockerignore";
-const DOCKERFILE: &str = "Dockerfile";
+/// The ignore files of each client.
+const DOCKERS: &str = ".dockerignore";
+const PODMANS: &str = ".containerignore";
 /// Largest ignore file, and largest Dockerfile from outside of the context, in bytes.
 const LARGEST_FILE: u64 = 4 << 20;
 /// Size of a chunk, and how many may wait to be sent: a reader that stops holds the walk back.
 const CHUNK: usize = 64 * 1024;
 const CHUNKS: usize = 4;
 
+/// The engine by the rules of whose own client a context is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rules {
+    /// `Dockerfile`, else `dockerfile`, and `.dockerignore`.
+    Docker,
+    /// `Containerfile`, else `Dockerfile`; an ignore file of that name with `.containerignore` or `.dockerignore` behind it, else
+    /// `.containerignore`, else `.dockerignore`. Pipes and devices are left out.
+    Podman,
+}
+
+impl Rules {
+    /// Names of the file to build from, where none is named.
+    fn defaults(self) -> [&'static str; 2] {
+        match self {
+            Self::Docker => ["Dockerfile", "dockerfile"],
+            Self::Podman => ["Containerfile", "Dockerfile"],
+        }
+    }
+
+    /// The ignore file that the engine reads before all others.
+    fn ignore_file(self) -> &'static str {
+        match self {
+            Self::Docker => DOCKERS,
+            Self::Podman => PODMANS,
+        }
+    }
+}
+
 /// A directory that was found fit to be sent.
 #[derive(Debug)]
 pub struct Context {
     root: PathBuf,
-    patterns: Patterns,
+    rules: Rules,
+    ignored: Ignored,
     /// The Dockerfile's path in the context, with slashes.
     dockerfile: String,
     /// Files that are sent in place of those of the directory, or besides them.
@@ -36,15 +66,15 @@ pub struct Context {
 }
 
 impl Context {
-    /// Reads the ignore file and finds the Dockerfile: `Dockerfile`, else `dockerfile`, if none is named. A named one is relative to
-    /// the directory; one that is outside of it by its path is sent along.
+    /// Finds the file to build from and reads the ignore file, by the [`Rules`]. A named file is relative to the directory; one that is
+    /// outside of it by its path is sent along.
     ///
     /// # Errors
     /// `InvalidInput` for a directory or a Dockerfile that is not there, a Dockerfile or an ignore file that is not a file or leads
     /// out of the directory by a link, or a pattern that cannot be read; `PermissionDenied`.
-    pub async fn open(site: CallSite<'_>, root: &Path, dockerfile: Option<&Path>) -> Result<Self> {
+    pub async fn open(site: CallSite<'_>, rules: Rules, root: &Path, dockerfile: Option<&Path>) -> Result<Self> {
         let (root, dockerfile) = (root.to_owned(), dockerfile.map(Path::to_owned));
-        let opened = tokio::task::spawn_blocking(move || open(&root, dockerfile.as_deref())).await;
+        let opened = tokio::task::spawn_blocking(move || open(rules, &root, dockerfile.as_deref())).await;
         let opened = opened.unwrap_or_else(|failed| Err(Unfit::new(Path::new(""), io::Error::other(failed))));
         opened.map_err(|unfit| unfit.located(site))
     }
@@ -116,12 +146,12 @@ impl Walk<'_> {
                 Err(error) => return Err(at(error, &path)),
             };
             let bytes = archive_name(&name);
-            let (left_out, matched) = self.context.patterns.leaves_out(&bytes, above);
+            let (left_out, matched) = self.context.ignored.leaves_out(&bytes, above);
             let replaced = self.context.extra.iter().any(|(extra, _)| extra.as_bytes() == bytes);
             if !left_out && !replaced {
                 self.add(&path, &bytes, &metadata).map_err(|error| at(error, &path))?;
             }
-            if metadata.is_dir() && (!left_out || self.context.patterns.may_keep_below(&bytes)) {
+            if metadata.is_dir() && (!left_out || self.context.ignored.may_keep_below(&bytes)) {
                 self.folder(&path, &name, Some(&matched))?;
             }
         }
@@ -129,6 +159,10 @@ impl Walk<'_> {
     }
 
     fn add(&mut self, path: &Path, name: &[u8], metadata: &fs::Metadata) -> io::Result<()> {
+        let kind = metadata.file_type();
+        if self.context.rules == Rules::Podman && !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
+            return Ok(());
+        }
         let Some(mut entry) = Entry::of(path, name, metadata)? else { return Ok(()) };
         let inode = entry.shared_inode;
         if let Some(first) = inode.and_then(|inode| self.seen.get(&inode)) {
@@ -237,47 +271,101 @@ impl Unfit {
     }
 }
 
-fn open(given: &Path, dockerfile: Option<&Path>) -> std::result::Result<Context, Unfit> {
+fn open(rules: Rules, given: &Path, dockerfile: Option<&Path>) -> std::result::Result<Context, Unfit> {
     let root = given.canonicalize().map_err(|error| Unfit::new(given, error))?;
     if !root.is_dir() {
         return Err(Unfit::because(&root, "the context of a build is a directory"));
     }
-    let path = root.join(IGNORE_FILE);
-    let ignore = match path.canonicalize() {
-        Ok(found) if !found.starts_with(&root) => return Err(Unfit::leads_out(&path)),
-        Ok(found) => Some(read(&found).map_err(|error| Unfit::new(&path, error))?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(Unfit::new(&path, error)),
-    };
-    let mut patterns = Patterns::parse(ignore.as_deref().unwrap_or_default()).map_err(|bad| {
-        let message =
-            format!("the pattern '{}' of {IGNORE_FILE} cannot be read: {}", bad.pattern.escape_debug(), bad.reason);
-        Unfit::because(&path, message)
-    })?;
-    patterns.keep(IGNORE_FILE);
-    let dockerfile = find_dockerfile(given, &root, dockerfile)?;
+    let found = find_dockerfile(rules, given, &root, dockerfile)?;
+    let within = found.strip_prefix(&root).ok().map(|within| String::from_utf8(archive_name(within)));
+    let within = within.transpose().map_err(|_| Unfit::because(&found, "the path of the Dockerfile is not UTF-8"))?;
+    let (first, mut ignored) = read_ignored(rules, &root, &found)?;
     let mut extra = Vec::new();
-    let name = if let Ok(within) = dockerfile.strip_prefix(&root) {
-        let name = String::from_utf8(archive_name(within));
-        name.map_err(|_| Unfit::because(&dockerfile, "the path of the Dockerfile is not UTF-8"))?
-    } else {
-        // As the client does: under a name that cannot be in the directory, and that the engine takes out of the context.
-        let name = format!(".dockerfile.{}", uuid::Uuid::new_v4().simple());
-        extra.push((name.clone(), read(&dockerfile).map_err(|error| Unfit::new(&dockerfile, error))?));
-        let mut ignore = ignore.unwrap_or_else(|| IGNORE_FILE.as_bytes().to_vec());
-        ignore.extend_from_slice(format!("\n{name}\n").as_bytes());
-        extra.push((IGNORE_FILE.to_owned(), ignore));
-        name
-    };
-    patterns.keep(&name);
-    Ok(Context { root, patterns, dockerfile: name, extra })
+    let name = within.map_or_else(
+        || {
+            // As Docker's client does: under a name that cannot be in the directory, and that is then in the ignore file.
+            let name = format!(".dockerfile.{}", uuid::Uuid::new_v4().simple());
+            extra.push((name.clone(), read(&found).map_err(|error| Unfit::new(&found, error))?));
+            let file = rules.ignore_file();
+            let mut ignore = match first {
+                Some((path, ignore)) if path == file => ignore,
+                Some((_, ignore)) => [&ignore[..], b"\n", file.as_bytes()].concat(),
+                None => file.as_bytes().to_vec(),
+            };
+            ignore.extend_from_slice(format!("\n{name}\n").as_bytes());
+            extra.push((file.to_owned(), ignore));
+            Ok(name)
+        },
+        Ok,
+    )?;
+    ignored.keep(&name);
+    if rules == Rules::Podman {
+        for suffix in SUFFIXES {
+            ignored.keep(&format!("{name}{suffix}"));
+        }
+    }
+    Ok(Context { root, rules, ignored, dockerfile: name, extra })
 }
 
-fn find_dockerfile(given: &Path, root: &Path, named: Option<&Path>) -> std::result::Result<PathBuf, Unfit> {
-    let path = root.join(named.unwrap_or(Path::new(DOCKERFILE)));
-    let small = root.join(DOCKERFILE.to_lowercase());
-    let is_small = named.is_none() && path.symlink_metadata().is_err() && small.symlink_metadata().is_ok();
-    let path = if is_small { small } else { path };
+/// Ends of the names of ignore files that are for one Dockerfile, the first of which that exists is honoured.
+const SUFFIXES: [&str; 2] = [DOCKERS, PODMANS];
+
+/// What is left out, and the ignore file that comes first, with its path in the context.
+type Read = (Option<(String, Vec<u8>)>, Ignored);
+
+fn read_ignored(rules: Rules, root: &Path, dockerfile: &Path) -> std::result::Result<Read, Unfit> {
+    let read_at = |path: &Path| match path.canonicalize() {
+        // An ignore file that is for a Dockerfile elsewhere stands next to that.
+        Ok(found) if path.starts_with(root) && !found.starts_with(root) => Err(Unfit::leads_out(path)),
+        Ok(found) => read(&found).map(Some).map_err(|error| Unfit::new(path, error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Unfit::new(path, error)),
+    };
+    let unreadable = |path: &Path, bad: &BadPattern| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let message = format!("the pattern '{}' of {name} cannot be read: {}", bad.pattern.escape_debug(), bad.reason);
+        Unfit::because(path, message)
+    };
+    if rules == Rules::Docker {
+        let path = root.join(DOCKERS);
+        let file = read_at(&path)?;
+        let mut ignored =
+            Ignored::docker(file.as_deref().unwrap_or_default()).map_err(|bad| unreadable(&path, &bad))?;
+        ignored.keep(DOCKERS);
+        return Ok((file.map(|file| (DOCKERS.to_owned(), file)), ignored));
+    }
+    let own = SUFFIXES.map(|suffix| {
+        let mut path = dockerfile.as_os_str().to_owned();
+        path.push(suffix);
+        PathBuf::from(path)
+    });
+    let mut ignored = Ignored::podman();
+    let mut first = None;
+    for either in [own, [root.join(PODMANS), root.join(DOCKERS)]] {
+        for path in either {
+            let Some(file) = read_at(&path)? else { continue };
+            ignored.add_podmans(&file).map_err(|bad| unreadable(&path, &bad))?;
+            let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+            first.get_or_insert((name, file));
+            break;
+        }
+    }
+    Ok((first, ignored))
+}
+
+fn find_dockerfile(
+    rules: Rules,
+    given: &Path,
+    root: &Path,
+    named: Option<&Path>,
+) -> std::result::Result<PathBuf, Unfit> {
+    let [first, second] = rules.defaults().map(|name| root.join(name));
+    let is_there = |path: &Path| path.symlink_metadata().is_ok();
+    let path = match named {
+        Some(named) => root.join(named),
+        None if !is_there(&first) && is_there(&second) => second,
+        None => first,
+    };
     let given = std::path::absolute(given).map_err(|error| Unfit::new(given, error))?;
     let is_below = |path: &Path| path.starts_with(root) || path.starts_with(&given);
     // `..` after a link of the directory would be wherever that leads to.
@@ -354,7 +442,8 @@ mod tests {
     }
 
     async fn open_at(root: &Path, dockerfile: Option<&Path>) -> Result<Context> {
-        Context::open(CallSite::new("engine.build", &BackendId::from("engine:test")), root, dockerfile).await
+        Context::open(CallSite::new("engine.build", &BackendId::from("engine:test")), Rules::Docker, root, dockerfile)
+            .await
     }
 
     async fn assert_refused(root: &Path, dockerfile: Option<&Path>) {
@@ -389,14 +478,14 @@ mod tests {
         fs::remove_file(root.join("Dockerfile")).unwrap();
         symlink(&secret, root.join("dockerfile")).unwrap();
         assert_refused(root, None).await;
-        symlink(&secret, root.join(IGNORE_FILE)).unwrap();
+        symlink(&secret, root.join(DOCKERS)).unwrap();
         assert_refused(root, Some(Path::new("other"))).await;
     }
 
     #[tokio::test]
     async fn an_ignore_file_that_is_a_pipe_or_a_device_is_refused() {
         let context = folder(&[("Dockerfile", b"FROM scratch")]);
-        let ignore = context.path().join(IGNORE_FILE);
+        let ignore = context.path().join(DOCKERS);
         let made = std::process::Command::new("mkfifo").arg(&ignore).status().unwrap();
         assert!(made.success());
         assert_refused(context.path(), None).await;
@@ -415,7 +504,7 @@ mod tests {
         let context = folder(&[("Dockerfile", b""), ("a", &vec![1; from])]);
         let mut opened = open_at(context.path(), None).await.unwrap();
         // Of the other files none is sent, so that `a` is the first.
-        opened.patterns = Patterns::parse(b"**\n!a\n").ok().unwrap();
+        opened.ignored = Ignored::docker(b"**\n!a\n").ok().unwrap();
         let mut stream = std::pin::pin!(opened.into_stream());
         // From here on the walk is at most some chunks further, far from the end of the file.
         let mut bytes = stream.next().await.unwrap().unwrap().to_vec();

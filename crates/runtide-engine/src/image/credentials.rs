@@ -140,7 +140,15 @@ impl ClientConfig {
     /// # Errors
     /// `InvalidInput` for a file that cannot be read, with its position and never its text.
     pub async fn read(site: CallSite<'_>, folder: &Path) -> Result<Self> {
-        let path = folder.join("config.json");
+        Self::read_file(site, &folder.join("config.json")).await
+    }
+
+    /// Reads a file of that form, as `auth.json`; a missing one is an empty configuration.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn read_file(site: CallSite<'_>, path: &Path) -> Result<Self> {
+        let path = path.to_owned();
         let shown = path.display().to_string();
         let read = tokio::task::spawn_blocking(move || {
             use std::io::Read;
@@ -201,6 +209,42 @@ impl ClientConfig {
         }
     }
 
+    /// The credentials for a repository, as `quay.io/a/b`, as Podman finds them: from the helper that has its registry's, else from
+    /// the entry of the repository, of the closest namespace that it is in, or of its registry. `None`: there are none.
+    ///
+    /// # Errors
+    /// As [`auth`](Self::auth).
+    ///
+    /// # Cancel safety
+    /// As [`auth`](Self::auth).
+    pub async fn auth_of_repository(&self, site: CallSite<'_>, repository: &str) -> Result<Option<RegistryAuth>> {
+        let registry = repository.split_once('/').map_or(repository, |(registry, _)| registry);
+        if let Some(name) = self.helpers.as_ref().and_then(|helpers| helpers.get(registry)) {
+            return self.ask(site, name, registry).await;
+        }
+        let namespaces = std::iter::successors(Some(repository), |key| key.rsplit_once('/').map(|(above, _)| above));
+        for key in namespaces {
+            if let Some(entry) = self.auths.as_ref().and_then(|auths| auths.get(key))
+                && let Some(auth) = self.read_entry(site, registry, entry)?
+            {
+                return Ok(Some(auth));
+            }
+        }
+        // Addresses are those of registries, as old logins wrote them. A namespace of another one is none.
+        let hosts =
+            if registry == "docker.io" { &["index.docker.io", "registry-1.docker.io"][..] } else { &[registry] };
+        let is_address = |key: &str| key.contains("://") && hosts.contains(&host_of(key));
+        if let Some((_, entry)) = self.auths.iter().flatten().find(|(key, _)| is_address(key))
+            && let Some(auth) = self.read_entry(site, registry, entry)?
+        {
+            return Ok(Some(auth));
+        }
+        match self.store.as_deref().filter(|store| !store.is_empty()) {
+            Some(store) => self.ask(site, store, key(registry)).await,
+            None => Ok(None),
+        }
+    }
+
     /// The credentials of every registry that the configuration knows, as a build needs them. A helper or an entry that fails is
     /// left out, and named in the log.
     pub async fn all(&self, site: CallSite<'_>) -> BTreeMap<String, RegistryAuth> {
@@ -257,7 +301,11 @@ impl ClientConfig {
         let entry = auths
             .get(key)
             .or_else(|| auths.iter().find(|(address, _)| host_of(address) == key).map(|(_, entry)| entry));
-        let Some(entry) = entry else { return Ok(None) };
+        entry.map_or(Ok(None), |entry| self.read_entry(site, key, entry))
+    }
+
+    /// The credentials in an entry; `None`: it has none.
+    fn read_entry(&self, site: CallSite<'_>, key: &str, entry: &Entry) -> Result<Option<RegistryAuth>> {
         let secret = |text: &Option<String>| text.as_deref().filter(|text| !text.is_empty()).map(Secret::new);
         let mut auth = RegistryAuth {
             username: entry.username.clone().unwrap_or_default(),
@@ -383,5 +431,32 @@ mod tests {
         assert!(error.kind() == ErrorKind::InvalidInput && !format!("{error:?}").contains("hunter2"), "{error:?}");
         let error = ClientConfig::of_variable(site, r#"{"auths": {"a.b": "hunter2"}}"#).unwrap_err();
         assert!(error.kind() == ErrorKind::InvalidInput && !format!("{error:?}").contains("hunter2"), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn the_entry_of_the_closest_namespace_is_a_repositorys() {
+        // `of:repo`, `of:space`, `of:host` and `of:hub`, as `podman login` writes them.
+        let config = config(
+            r#"{"auths": {"q.example/a/b": {"auth": "b2Y6cmVwbw=="}, "q.example/a": {"auth": "b2Y6c3BhY2U="},
+                "q.example": {"auth": "b2Y6aG9zdA=="}, "docker.io": {"auth": "b2Y6aHVi"}, "q.example/e": {},
+                "https://old.example/v1/": {"auth": "b2Y6aG9zdA=="}, "n.example/a": {"auth": "b2Y6c3BhY2U="}}}"#,
+        );
+        let id = BackendId::from("engine:test");
+        for (repository, password) in [
+            ("q.example/a/b", Some("repo")),
+            ("q.example/a/b/c", Some("repo")),
+            ("q.example/a/c", Some("space")),
+            ("q.example/c", Some("host")),
+            ("q.example/e/f", Some("host")),
+            ("docker.io/library/x", Some("hub")),
+            ("old.example/a", Some("host")),
+            ("n.example/a", Some("space")),
+            ("n.example/b", None),
+            ("other.example/a", None),
+        ] {
+            let found = config.auth_of_repository(CallSite::new("engine.pull", &id), repository).await.unwrap();
+            assert_eq!(found.as_ref().map(|auth| exposed(auth.password.as_ref())), password, "{repository}");
+            assert!(found.is_none_or(|auth| !auth.server.contains("/a")), "{repository}");
+        }
     }
 }

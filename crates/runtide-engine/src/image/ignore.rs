@@ -1,12 +1,13 @@
-//! [`Patterns`]: the files that an ignore file leaves out of a build, by the rules of the engine's own client.
+//! [`Ignored`]: the files that an ignore file leaves out of a build, by the rules of the engine's own client.
 //!
-//! The client makes a regular expression of Go's of each pattern, and what it does with odd ones (brackets around a star, a
+//! Docker's client makes a regular expression of Go's of each pattern, and what it does with odd ones (brackets around a star, a
 //! backslash before a letter) follows from that. So the same expression is made here, and run without a library: the few forms that can
 //! occur in it take time in proportion to pattern and path.
 
+mod expressions;
 mod glob;
 
-use self::glob::Glob;
+use self::{expressions::Expressions, glob::Glob};
 
 /// Longest line, in bytes, as the client reads it.
 const LONGEST_LINE: usize = 64 * 1024;
@@ -16,6 +17,60 @@ const LONGEST_LINE: usize = 64 * 1024;
 pub(super) struct BadPattern {
     pub(super) pattern: String,
     pub(super) reason: &'static str,
+}
+
+/// What the ignore files of a context leave out of it.
+#[derive(Debug)]
+pub(super) enum Ignored {
+    Docker(Patterns),
+    /// Of two files either may be the one that a version of the service honours: a file is left out if all of them say so.
+    Podman(Vec<Expressions>),
+}
+
+impl Ignored {
+    /// Reads the one file that Docker's client honours.
+    pub(super) fn docker(file: &[u8]) -> Result<Self, BadPattern> {
+        Patterns::parse(file).map(Self::Docker)
+    }
+
+    /// Leaves nothing out until a file is added.
+    pub(super) fn podman() -> Self {
+        Self::Podman(Vec::new())
+    }
+
+    /// Reads one more of the files that Podman may honour.
+    pub(super) fn add_podmans(&mut self, file: &[u8]) -> Result<(), BadPattern> {
+        if let Self::Podman(all) = self {
+            all.push(Expressions::parse(file)?);
+        }
+        Ok(())
+    }
+
+    /// Keeps a file that is left out so far, as the client does with the files that the engine itself needs.
+    pub(super) fn keep(&mut self, path: &str) {
+        match self {
+            Self::Docker(patterns) => patterns.keep(path),
+            Self::Podman(all) => all.iter_mut().for_each(|expressions| expressions.keep(path)),
+        }
+    }
+
+    /// The path is left out; and what decides over what is below it. `above` is what was returned for its folder.
+    pub(super) fn leaves_out(&self, path: &[u8], above: Option<&Matched>) -> (bool, Matched) {
+        match self {
+            Self::Docker(patterns) => patterns.leaves_out(path, above),
+            Self::Podman(all) => {
+                (!all.is_empty() && all.iter().all(|expressions| expressions.leaves_out(path)), Matched::new())
+            }
+        }
+    }
+
+    /// A folder that is left out must be walked through, since something in it may be kept.
+    pub(super) fn may_keep_below(&self, folder: &[u8]) -> bool {
+        match self {
+            Self::Docker(patterns) => patterns.may_keep_below(folder),
+            Self::Podman(all) => all.iter().any(|expressions| expressions.may_keep_below(folder)),
+        }
+    }
 }
 
 /// Patterns in their order: the last one that matches decides.
@@ -47,7 +102,7 @@ pub(super) type Matched = Vec<bool>;
 
 impl Patterns {
     /// Reads an ignore file.
-    pub(super) fn parse(file: &[u8]) -> Result<Self, BadPattern> {
+    fn parse(file: &[u8]) -> Result<Self, BadPattern> {
         let mut all = Self::default();
         let file = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file);
         for line in file.split(|byte| *byte == b'\n') {
@@ -77,8 +132,7 @@ impl Patterns {
         Ok(all)
     }
 
-    /// Keeps a file that is left out so far, as the client does with the files that the engine itself needs.
-    pub(super) fn keep(&mut self, path: &str) {
+    fn keep(&mut self, path: &str) {
         if self.leaves_out(path.as_bytes(), self.above(path).as_ref()).0 {
             self.patterns.push(Pattern { keeps: true, text: path.to_owned(), matcher: Matcher::Exact });
         }
@@ -109,7 +163,7 @@ impl Patterns {
     }
 
     /// The path is left out; and the patterns that match it, for what is below it. `above` is what was returned for its folder.
-    pub(super) fn leaves_out(&self, path: &[u8], above: Option<&Matched>) -> (bool, Matched) {
+    fn leaves_out(&self, path: &[u8], above: Option<&Matched>) -> (bool, Matched) {
         let mut out = false;
         let matched = self.patterns.iter().enumerate().map(|(at, pattern)| {
             let inherited = above.and_then(|above| above.get(at)).is_some_and(|matched| *matched);
@@ -126,7 +180,7 @@ impl Patterns {
 
     /// A folder that is left out must be walked through, since a pattern keeps something in it. As with the client, that is seen
     /// from the pattern's text: `!*/a` keeps nothing in a folder that is left out.
-    pub(super) fn may_keep_below(&self, folder: &[u8]) -> bool {
+    fn may_keep_below(&self, folder: &[u8]) -> bool {
         let within =
             |text: &[u8]| text.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"));
         self.patterns.iter().any(|pattern| pattern.keeps && within(pattern.text.as_bytes()))

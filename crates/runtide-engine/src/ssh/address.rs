@@ -25,6 +25,8 @@ pub struct Ssh {
     port: Option<u16>,
     socket: Option<String>,
     program: PathBuf,
+    identity: Option<String>,
+    is_local_machine: bool,
 }
 
 /// Characters with a meaning to a shell: `ssh` hands user and host to the commands of its configuration (`ProxyCommand`, `Match
@@ -64,6 +66,33 @@ impl Ssh {
         self
     }
 
+    /// Sets the file with the key, which `ssh` tries before its own; `None`: its own. `ssh` expands names in such a path, which this
+    /// does not let it.
+    ///
+    /// # Errors
+    /// The reason for which `ssh` could not be given that path.
+    pub fn with_identity(mut self, path: Option<&str>) -> Result<Self, String> {
+        let Some(path) = path.filter(|path| !path.is_empty()) else {
+            self.identity = None;
+            return Ok(self);
+        };
+        if path.contains("${") || path.chars().any(char::is_control) {
+            return Err("the key's path has a variable or a control character in it".to_owned());
+        }
+        let escaped = path.replace('%', "%%").replace('\\', r"\\").replace('"', "\\\"");
+        self.identity = Some(if path.starts_with('/') { escaped } else { format!("./{escaped}") });
+        Ok(self)
+    }
+
+    /// Takes the host's key unseen: for a virtual machine on this one, which makes its key when it is made. Any other host than the
+    /// loopback address is checked all the same.
+    #[must_use]
+    pub fn with_local_machine(mut self, is_local_machine: bool) -> Self {
+        let is_loopback = matches!(self.host.as_str(), "localhost" | "127.0.0.1" | "::1");
+        self.is_local_machine = is_local_machine && is_loopback;
+        self
+    }
+
     pub(crate) fn program(&self) -> &std::path::Path {
         &self.program
     }
@@ -94,7 +123,7 @@ impl Ssh {
         if socket.as_ref().is_some_and(|path| path.chars().any(char::is_control)) {
             return Err("the path has a control character in it".to_owned());
         }
-        Ok(Self { user, host, port, socket, program: PathBuf::from("ssh") })
+        Ok(Self { user, host, port, socket, program: PathBuf::from("ssh"), identity: None, is_local_machine: false })
     }
 
     /// The arguments of `ssh` that run `command` there, in the order in which the docker client has them. `--` ends the options.
@@ -105,6 +134,14 @@ impl Ssh {
         }
         if let Some(port) = self.port {
             arguments.extend(["-p".to_owned(), port.to_string()]);
+        }
+        if let Some(identity) = &self.identity {
+            // Not by `-i`, which looks for a file of this name before it expands it.
+            arguments.extend(["-o".to_owned(), format!("IdentityFile=\"{identity}\"")]);
+        }
+        if self.is_local_machine {
+            let options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "IdentitiesOnly=yes"];
+            arguments.extend(options.iter().flat_map(|option| ["-o".to_owned(), (*option).to_owned()]));
         }
         // Whole seconds; 0 would be the system's own limit, which is minutes.
         let seconds = connect_deadline.as_millis().div_ceil(1000).max(1);
@@ -200,6 +237,38 @@ mod tests {
         );
         let never = Ssh::parse("h").unwrap().arguments("x", Duration::ZERO);
         assert_eq!(never.get(1).unwrap(), "ConnectTimeout=1", "0 would be no limit at all");
+    }
+
+    #[test]
+    fn a_key_is_named_in_a_form_that_ssh_expands_to_itself() {
+        let arguments = |path: &str| {
+            let ssh = Ssh::parse("h").unwrap().with_identity(Some(path))?;
+            Ok::<_, String>(ssh.arguments("x", Duration::from_secs(1)))
+        };
+        for (path, given) in [
+            ("/k", "/k"),
+            ("/a b/100%d", "/a b/100%%d"),
+            ("~/k", "./~/k"),
+            ("-k", "./-k"),
+            (r#"/a"b\c"#, r#"/a\"b\\c"#),
+        ] {
+            let option = format!("IdentityFile=\"{given}\"");
+            assert_eq!(arguments(path).unwrap().get(..2).unwrap(), ["-o", option.as_str()]);
+        }
+        assert_eq!(arguments("").unwrap().get(1).unwrap(), "ConnectTimeout=1", "none is named");
+        for path in ["/${HOME}/k", "/a\nb", "/\0"] {
+            arguments(path).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn the_key_of_a_host_is_taken_unseen_of_a_machine_on_this_one_alone() {
+        let unseen = |host: &str| {
+            let ssh = Ssh::parse(host).unwrap().with_local_machine(true);
+            ssh.arguments("x", Duration::from_secs(1)).contains(&"StrictHostKeyChecking=no".to_owned())
+        };
+        assert!(unseen("core@127.0.0.1:1234") && unseen("localhost") && unseen("[::1]"));
+        assert!(!unseen("127.0.0.1.example") && !unseen("h"));
     }
 
     #[test]

@@ -82,12 +82,9 @@ pub(super) fn end(bytes: &mut Vec<u8>, checkpoint: Seq, revision: Revision, coun
 }
 
 fn head(bytes: &mut Vec<u8>, tag: u8, checkpoint: Seq, revision: Revision) {
-    let mut head = [VERSION; HEAD];
-    let fields = [&[tag][..], &checkpoint.0.to_le_bytes(), &revision.0.to_le_bytes()];
-    for (to, from) in head.iter_mut().skip(1).zip(fields.into_iter().flatten()) {
-        *to = *from;
-    }
-    bytes.extend_from_slice(&head);
+    bytes.extend_from_slice(&[VERSION, tag]);
+    bytes.extend_from_slice(&checkpoint.0.to_le_bytes());
+    bytes.extend_from_slice(&revision.0.to_le_bytes());
 }
 
 fn resource(

@@ -133,11 +133,12 @@ pub(super) const NO_NAME: &str =
     "is not a container's name: expected letters, digits, '_', '.', '-', the first a letter or digit";
 
 /// The part of an inspection that the verbs need. Decoded leniently: one unknown word must not fail a verb.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Container {
     pub(super) id: String,
     pub(super) name: String,
+    created: String,
     is_infra: bool,
     pod: String,
     pub(super) state: State,
@@ -146,13 +147,13 @@ pub(super) struct Container {
     network_settings: NetworkSettings,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct NetworkSettings {
     networks: Option<Endpoints>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct State {
     pub(super) status: String,
@@ -162,23 +163,40 @@ pub(super) struct State {
     started_at: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Config {
     pub(super) tty: bool,
+    pub(super) open_stdin: bool,
     labels: BTreeMap<String, String>,
     stop_timeout: Option<u64>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct HostConfig {
     pub(super) auto_remove: bool,
     pub(super) log_config: LogConfig,
+    pub(super) restart_policy: RestartPolicy,
     pub(super) network_mode: String,
+    /// `disabled`: it has no control group.
+    pub(super) cgroups: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct RestartPolicy {
+    name: String,
+}
+
+impl RestartPolicy {
+    /// `true` if another run may begin by itself.
+    pub(super) fn restarts(&self) -> bool {
+        !matches!(self.name.as_str(), "" | "no")
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct LogConfig {
     #[serde(rename = "Type")]
@@ -224,6 +242,15 @@ impl Container {
             Some(unit) => error.with_context("unit", unit),
             None => error,
         }
+    }
+
+    /// Its full id, which no rename changes; `given` where the description has none.
+    pub(super) fn id_or<'a>(&'a self, given: &'a str) -> &'a str {
+        if is_name(&self.id) { &self.id } else { given }
+    }
+
+    pub(super) fn created(&self) -> Option<SystemTime> {
+        time(&self.created)
     }
 
     /// Begin of the present or last run.

@@ -91,7 +91,7 @@ impl LifecycleManager for Lifecycle {
     }
 }
 
-async fn start(call: Call<'_>) -> Result<Effect> {
+pub(super) async fn start(call: Call<'_>) -> Result<Effect> {
     let container = call.inspect().await?;
     let state = &container.state;
     if state.is_paused() {

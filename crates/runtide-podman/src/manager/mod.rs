@@ -5,6 +5,8 @@
 //! container's state before and after, never from a message.
 
 mod container;
+mod exec;
+mod image;
 mod kill;
 mod lifecycle;
 mod log;
@@ -13,10 +15,12 @@ mod objects;
 mod provision;
 mod remove;
 mod spec;
+mod stats;
 mod stop;
 mod volume;
 mod wait;
 
 pub(crate) use self::{
-    container::is_name, lifecycle::Lifecycle, log::Logs, network::Networks, provision::Provision, volume::Volumes,
+    container::is_name, exec::Exec, image::Images, lifecycle::Lifecycle, log::Logs, network::Networks,
+    provision::Provision, stats::Stats, volume::Volumes,
 };

@@ -10,7 +10,10 @@ use runtide_core::{Error, ErrorKind, ExitStatus, Result, Retry};
 use tokio::time::Instant;
 
 use super::container::{Call, Container};
-use crate::{client::EventLogger, ends::Ends};
+use crate::{
+    client::EventLogger,
+    ends::{self, End, Ends},
+};
 
 /// Longest absence of the service before the wait fails. Containers live on without it.
 const ABSENCE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -20,8 +23,8 @@ const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::
 /// Interval of the inspections where no event is reported.
 const POLL: Duration = Duration::from_millis(250);
 
-/// Time for which the message of an end is awaited that an inspection has shown: an inspection may be the first to notice it.
-const REPORTED_WITHIN: Duration = Duration::from_secs(5);
+/// Time for which journald may hold a message that Podman gave it. Podman writes to a file before an inspection shows the end.
+const JOURNALED_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) async fn wait(call: Call<'_>) -> Result<Option<ExitStatus>> {
     let first = call.inspect().await?;
@@ -122,7 +125,7 @@ async fn end_of(call: Call<'_>, first: &Container) -> Result<Option<ExitStatus>,
             Seen::Over(Some(exit)) => return Ok(Some(exit)),
             seen @ (Seen::Over(None) | Seen::Gone(_)) => {
                 let reported = match &mut ends {
-                    Some(ends) => tokio::time::timeout(REPORTED_WITHIN, ends.next()).await.ok().flatten(),
+                    Some(ends) => reported(call, first, &logger, ends).await?,
                     None => None,
                 };
                 return match (reported, seen) {
@@ -149,6 +152,38 @@ async fn end_of(call: Call<'_>, first: &Container) -> Result<Option<ExitStatus>,
             Err(lost) => Err(lost),
         };
     }
+}
+
+/// The message of an end that an inspection has shown. An inspection may be the first to notice the end, and writes the message before
+/// it answers: a log that lacks it then will not have it.
+async fn reported(
+    call: Call<'_>,
+    first: &Container,
+    logger: &EventLogger,
+    subscription: &mut Ends,
+) -> Result<Option<End>, Lost> {
+    let Some(begin) = first.began() else { return Ok(None) };
+    let logged = ends::logged(call.client, call.operation, &first.id, begin).await;
+    match logged.map(|ends| ends.into_iter().next()) {
+        Ok(Some(end)) => return Ok(Some(end)),
+        Ok(None) if logger.is_journal() => {
+            if let Ok(Some(end)) = tokio::time::timeout(JOURNALED_WITHIN, subscription.next()).await {
+                return Ok(Some(end));
+            }
+        }
+        Ok(None) => {}
+        Err(error) if error.kind() == ErrorKind::Timeout && is_answering(call).await => {
+            tracing::warn!(%error, instance = call.id, "the log of events could not be read to its end in time");
+        }
+        Err(error) => return Err(call.located(error).into()),
+    }
+    tracing::info!(backend = %call.client.id(), instance = call.id, "the log has no end of this run: its exit is unknown");
+    Ok(None)
+}
+
+/// The service answers: what did not come in time was slow by itself.
+async fn is_answering(call: Call<'_>) -> bool {
+    call.client.logger().await.is_ok()
 }
 
 async fn observe(call: Call<'_>, first: &Container) -> Result<Seen, Lost> {

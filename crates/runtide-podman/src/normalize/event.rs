@@ -61,12 +61,17 @@ pub(crate) enum Action {
     Nothing,
     /// The machine was booted: no container runs any more.
     Refresh,
+    /// The file of events was replaced under a stream that goes on in the new one.
+    Rotated,
     /// Any other action: a reason to inspect the container.
     Other,
 }
 
 /// Attributes that Podman itself adds to a container's labels, in place of labels of these names.
 const NATIVE: [&str; 5] = ["image", "name", "containerExitCode", "podId", "execID"];
+
+/// Attribute that Podman 4.5 and later put on the messages around what a new file has of the old one.
+const ROTATION: &str = "io.podman.event.rotate";
 
 impl Event<'_> {
     pub(crate) fn kind(&self) -> Kind {
@@ -89,6 +94,7 @@ impl Event<'_> {
             "pause" => Action::Pause,
             "unpause" => Action::Unpause,
             "refresh" => Action::Refresh,
+            "log-rotation" if self.get(ROTATION) == Some("end") => Action::Rotated,
             "health_status" => Action::Checked,
             "attach" | "cleanup" | "commit" | "copy" | "exec" | "exec_died" | "export" | "init" | "kill" | "mount"
             | "prune" | "restart" | "stop" | "sync" | "unmount" => Action::Nothing,

@@ -1,11 +1,12 @@
 //! `/containers/{id}/json`: every field of one container.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::collections::BTreeMap;
 
 use runtide_core::{BackendId, ExitStatus, Incarnation, Instance, InstanceId, InstanceKind};
 use runtide_engine::{
     Text, lenient, log_left_out,
     network::{self, Bindings, Networks, Stack},
+    time,
 };
 use serde::Deserialize;
 
@@ -160,10 +161,4 @@ pub(crate) fn exit(code: i32, oom_killed: Option<bool>) -> Option<ExitStatus> {
 /// The exit of a code; `None` for -1, which Podman writes where it found no code: the process that waits for the container died.
 pub(crate) fn seen(code: i32) -> Option<ExitStatus> {
     (code >= 0).then(|| ExitStatus::code(code))
-}
-
-/// A time as Podman writes it; `None` also for Go's zero time, `0001-01-01T00:00:00Z`.
-pub(crate) fn time(text: &str) -> Option<SystemTime> {
-    let at: SystemTime = text.parse::<jiff::Timestamp>().ok()?.into();
-    (at > SystemTime::UNIX_EPOCH).then_some(at)
 }

@@ -6,15 +6,12 @@ use runtide_core::{BackendId, ErrorKind, Failure, Instance, InstanceId, Instance
 use runtide_engine::{
     Text, lenient, log_left_out,
     network::{Table, published},
+    time,
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{
-    container, has_ended,
-    inspect::{seen, time},
-    state,
-};
+use super::{container, has_ended, inspect::seen, state};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

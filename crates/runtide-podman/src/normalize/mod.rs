@@ -10,12 +10,13 @@ mod inspect;
 mod list;
 
 use runtide_core::InstanceState;
+pub(crate) use runtide_engine::time;
 
 pub use self::container::quadlet_unit;
 pub(crate) use self::{
     container::{pod, summary, unit_of},
     event::{Action, Event, Kind, described},
-    inspect::{Inspected, exit, inspected, time},
+    inspect::{Inspected, exit, inspected},
     list::{Listed, items, listed},
 };
 

@@ -7,15 +7,30 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
-    reason = "a test fails by panicking"
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and shows what it measured"
 )]
 #![cfg(unix)]
 
+mod activated;
+mod attach;
 mod bench;
+#[path = "../conformance/event_log.rs"]
+mod event_log;
+mod exec;
+mod exec_scripted;
+mod images;
+mod log_of_events;
 mod lost_creates;
 mod managers;
 mod networks;
 mod pods;
+mod rootless;
+mod rotation;
 mod scripted;
+mod secrets;
+mod ssh;
+mod stats;
 mod volumes;
+mod wait;
 mod watch;

@@ -24,8 +24,12 @@ pub(crate) enum Reply {
     Whole(u16, String),
     /// A head, and these lines once a test says so.
     Open(Arc<Notify>, String),
+    /// A head, and the end once a test says so.
+    Ending(Arc<Notify>),
     /// Not even a head.
     Silent,
+    /// An upgraded connection with these bytes, closed behind them, or kept open until the client gives up.
+    Upgrade(Vec<u8>, bool),
     /// The connection is closed without an answer.
     Hangup,
     /// A whole body of 200, once a test says so, also if the client is gone by then.
@@ -125,7 +129,21 @@ async fn serve(mut stream: UnixStream, headers: &str, answer: Arc<Answer>, log: 
                 let _until_it_goes = stream.read(&mut one).await.ok()?;
                 return None;
             }
+            Reply::Ending(said) => {
+                let text = format!("HTTP/1.1 200 OK\r\n{headers}Transfer-Encoding: chunked\r\n\r\n");
+                stream.write_all(text.as_bytes()).await.ok()?;
+                said.notified().await;
+                stream.write_all(b"0\r\n\r\n").await.ok()?;
+            }
             Reply::Hangup => return None,
+            Reply::Upgrade(bytes, stays) => {
+                // The content type is that of every version below libpod 4.7.
+                let head = "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+                stream.write_all(&[head.as_bytes(), &bytes].concat()).await.ok()?;
+                // The input, to its end.
+                while stays && stream.read(&mut [0; 4096]).await.ok()? > 0 {}
+                return None;
+            }
             Reply::Late(said, body) => {
                 said.notified().await;
                 let text = format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len());

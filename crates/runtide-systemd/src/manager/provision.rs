@@ -198,7 +198,15 @@ async fn mended(call: Call<'_>, request: &Request, seen: &Seen) -> Result<bool> 
     let mended = tokio::task::spawn_blocking(move || fragment::mend(&root, &path)).await;
     match mended {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => return Err(garbled(call, &error.to_string())),
+        Ok(Err(error)) => {
+            // The file is gone with its unit, or with the whole machine: then the call fails with that.
+            let gone = error.kind() == std::io::ErrorKind::NotFound && call.look_if_loaded().await?.is_none();
+            return Err(if gone {
+                call.error(ErrorKind::NotFound, "it was removed while it was made")
+            } else {
+                garbled(call, &error.to_string())
+            });
+        }
         Err(_) => return Err(call.error(ErrorKind::Cancelled, "the program is ending")),
     }
     let path = call.client.get_unit(call.operation, call.unit).await?;

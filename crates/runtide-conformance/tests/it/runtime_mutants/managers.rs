@@ -4,7 +4,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
 };
@@ -30,11 +30,13 @@ pub(crate) struct Verbs {
     inner: Arc<MemoryBackend>,
     /// `true` while a call is under way, and forever after a call that was dropped.
     busy: AtomicBool,
+    /// Number of creates.
+    created: AtomicU64,
 }
 
 impl Verbs {
     pub(crate) fn new(how: Mutant, inner: Arc<MemoryBackend>) -> Self {
-        Self { how, inner, busy: AtomicBool::new(false) }
+        Self { how, inner, busy: AtomicBool::new(false), created: AtomicU64::new(0) }
     }
 
     fn verbs(&self) -> &dyn LifecycleManager {
@@ -145,7 +147,11 @@ impl ProvisionManager for Verbs {
             spec.name =
                 spec.name.map(|name| name.split([';', '/', ' ', '\n', '\0']).next().unwrap_or_default().to_owned());
         }
-        self.call(self.inner.provision().expect("the memory runtime creates").create(&spec)).await
+        let provision = self.inner.provision().expect("the memory runtime creates");
+        if self.how == Mutant::ForgetsAHelper && self.created.fetch_add(1, Ordering::Relaxed) % 8 == 7 {
+            let _ = provision.create(&InstanceSpec::default()).await?;
+        }
+        self.call(provision.create(&spec)).await
     }
 }
 

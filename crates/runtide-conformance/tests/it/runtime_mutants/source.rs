@@ -24,11 +24,13 @@ pub(crate) struct Lying {
     heard: Instant,
     /// The next batch is this one.
     pending: Option<SignalBody>,
+    /// Number of edges so far.
+    edges: u64,
 }
 
 impl Lying {
     pub(crate) fn new(how: Mutant, inner: MemorySource, runtime: MemoryRuntime) -> Self {
-        Self { how, inner, runtime, heard: Instant::now(), pending: None }
+        Self { how, inner, runtime, heard: Instant::now(), pending: None, edges: 0 }
     }
 
     /// The token of the present boot with the number of `token`.
@@ -113,6 +115,14 @@ impl Source for Lying {
                         *token = ResumeToken::from(number);
                     }
                 }
+                Ok(flow)
+            }
+            Mutant::LosesOneEventInAHundred => {
+                let flow = self.inner.next_batch(out).await?;
+                out.retain(|signal| {
+                    self.edges += u64::from(matches!(signal.body, SignalBody::Edge { .. }));
+                    self.edges % 100 != 99 || !matches!(signal.body, SignalBody::Edge { .. })
+                });
                 Ok(flow)
             }
             _ => self.inner.next_batch(out).await,

@@ -127,6 +127,10 @@ mutants! { runtide_conformance::Law;
     RestartsTheStarted [M2];
     /// Its tokens are numbers alone, and the runtime counts from 1 again once it has lost everything.
     CountsFromOne [R24];
+    /// Of a hundred messages about one instance it loses one.
+    LosesOneEventInAHundred [R12 R21];
+    /// Each eighth create needs a second instance, as a helper, and forgets it. The helper has no labels.
+    ForgetsAHelper [M7];
     /// It composes sidecars itself, and leaves the objects made before a failed step.
     SidecarsWithoutUndo [M7];
 }
@@ -163,6 +167,8 @@ impl Mutant {
                 | Self::ReplacesASilentStream
                 | Self::ReplacesAClosedStream
                 | Self::PollsNextToABadItem
+                | Self::LosesOneEventInAHundred
+                | Self::ForgetsAHelper
                 | Self::SidecarsWithoutUndo
         )
     }

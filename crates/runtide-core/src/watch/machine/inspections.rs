@@ -222,7 +222,7 @@ impl Machine {
         };
         self.last_resync = Some(now);
         self.seq += 1;
-        self.entries.push(Entry::Resync(resync));
+        self.entries.push(Entry::Resync(Box::new(resync)));
     }
 
     /// Compares the rows with the listing. Instances that were reported during it are left to the stream.

@@ -9,7 +9,7 @@ use crate::{
     filter::InstanceFilter,
     instance::InstanceState as S,
     options::{SlowConsumer, WatchOptions},
-    watch::{DriverOptions, InstanceTable},
+    watch::{DriverOptions, InstanceTable, SignalBody},
 };
 
 fn small_ring() -> DriverOptions {
@@ -34,6 +34,21 @@ async fn a_slow_subscriber_loses_its_position_visibly_and_delays_no_other() {
     assert_eq!(events.len(), 202);
     world.change(|w| w.die("i7", 0));
     assert_eq!(briefs(&mut slow, QUIET).await, ["stopped i7"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_is_delivered_before_more_is_asked_about_it() {
+    let world = World::default();
+    let driver = world.driver();
+    let mut stream = watch(&driver).await;
+    world.change(|w| {
+        w.start("a");
+        w.report(SignalBody::Hint("a".into()));
+    });
+    assert_eq!(brief(&stream.next().await.unwrap().unwrap()), "started a");
+    assert!(world.lock().inspects.is_empty(), "the subscriber, on the same thread, waited for a request");
+    until_quiet(&mut stream, QUIET).await;
+    assert_eq!(world.lock().inspects.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,24 +1,17 @@
-//! [`Main`]: the main process of a container, as an attached session has it.
+//! [`Run`]: one run of a container, as a session attached to its main process has it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use runtide_core::{
-    ErrorKind, ExitStatus, Result,
-    manager::{ExecControl, TtySize},
-};
+use runtide_core::{ErrorKind, ExitStatus, Result, manager::TtySize};
+use runtide_engine::exec::{self, Owner, Seen, Subject};
 use tokio::{
     sync::{Mutex, OnceCell},
-    task::JoinHandle,
     time::Instant,
 };
 
-use super::{
-    output::{Seen, Subject},
-    request::resize,
-};
 use crate::{
-    client::Client,
+    client::{Client, Docker},
     manager::{
         container::{Call, Container},
         wait,
@@ -31,19 +24,10 @@ const ABSENCE: Duration = Duration::from_secs(30);
 /// Pause between two of them.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The main process in one run. Its end is awaited from the begin of the session, for a container that removes itself takes its exit
-/// with it.
-pub(super) struct Main {
-    subject: Arc<Run>,
-    end: Mutex<End>,
-    task: tokio::task::AbortHandle,
-}
-
 /// One run of a container.
-struct Run {
+pub(super) struct Run {
+    owner: Owner<Docker>,
     client: Client,
-    operation: &'static str,
-    container: String,
     /// Unset before an inspection succeeded.
     which: OnceCell<Which>,
     /// A wait for its end that was opened before it began.
@@ -67,50 +51,24 @@ enum Which {
     Over(Option<ExitStatus>),
 }
 
-enum End {
-    Awaited(JoinHandle<Result<Option<ExitStatus>>>),
-    Known(Option<ExitStatus>),
-    /// The task failed; a wait begins again.
-    Failed,
-}
-
-impl fmt::Debug for Main {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Main").field("container", &self.subject.container).finish_non_exhaustive()
-    }
-}
-
-impl Main {
-    pub(super) fn new(call: Call<'_>, container: &Container, begun: Begun, opened: Option<wait::Opened>) -> Self {
-        let subject = Arc::new(Run {
-            client: call.client.clone(),
-            operation: call.operation,
-            container: container.id_or(call.id).to_owned(),
-            which: match begun {
-                Begun::Before(incarnation) => {
-                    OnceCell::new_with(Some(incarnation.map_or(Which::Over(None), Which::Run)))
-                }
-                Begun::Started => OnceCell::new(),
-            },
-            opened: Mutex::new(opened),
-            tty: container.config.tty,
-        });
-        let awaited = Arc::clone(&subject);
-        let task = tokio::spawn(async move { awaited.end().await });
-        Self { subject, task: task.abort_handle(), end: Mutex::new(End::Awaited(task)) }
-    }
-}
-
-impl Drop for Main {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 impl Run {
+    pub(super) fn new(
+        call: Call<'_>,
+        owner: Owner<Docker>,
+        container: &Container,
+        begun: Begun,
+        opened: Option<wait::Opened>,
+    ) -> Self {
+        let which = match begun {
+            Begun::Before(incarnation) => OnceCell::new_with(Some(incarnation.map_or(Which::Over(None), Which::Run))),
+            Begun::Started => OnceCell::new(),
+        };
+        Self { owner, client: call.client.clone(), which, opened: Mutex::new(opened), tty: container.config.tty }
+    }
+
     fn call(&self) -> Call<'_> {
         // The id was checked before this value was made.
-        Call { client: &self.client, operation: self.operation, id: &self.container }
+        Call { client: &self.client, operation: self.owner.operation, id: &self.owner.container }
     }
 
     /// The run, from the first inspection that succeeds.
@@ -154,15 +112,36 @@ impl Run {
         loop {
             match self.which().await {
                 Err(error) if error.kind() != ErrorKind::Cancelled && begun.elapsed() < ABSENCE => {
-                    tracing::debug!(%error, instance = self.container, "inspecting it again");
+                    tracing::debug!(%error, instance = self.owner.container, "inspecting it again");
                     tokio::time::sleep(PAUSE).await;
                 }
                 found => return found,
             }
         }
     }
+}
 
-    /// Waits for its end. `None` also if the container is gone, and its exit with it.
+#[async_trait]
+impl Subject for Run {
+    type Dialect = Docker;
+
+    fn owner(&self) -> &Owner<Docker> {
+        &self.owner
+    }
+
+    async fn observe(&self) -> Result<Seen> {
+        let incarnation = match self.which().await? {
+            Which::Run(incarnation) => Some(incarnation.as_str()),
+            Which::Over(exit) => return Ok(Seen::Over(*exit)),
+        };
+        let now = self.call().inspect_if_present().await?;
+        let runs = now.is_some_and(|now| now.state.is_alive() && now.state.incarnation() == incarnation);
+        Ok(if runs { Seen::Alive } else { Seen::Over(None) })
+    }
+}
+
+#[async_trait]
+impl exec::Run for Run {
     async fn end(&self) -> Result<Option<ExitStatus>> {
         let incarnation = match self.found().await? {
             Which::Run(incarnation) => incarnation,
@@ -174,55 +153,13 @@ impl Run {
             ended => ended,
         }
     }
-}
 
-#[async_trait]
-impl Subject for Main {
-    fn call(&self) -> Call<'_> {
-        self.subject.call()
-    }
-
-    async fn observe(&self) -> Result<Seen> {
-        let incarnation = match self.subject.which().await? {
-            Which::Run(incarnation) => Some(incarnation.as_str()),
-            Which::Over(exit) => return Ok(Seen::Over(*exit)),
-        };
-        let now = self.subject.call().inspect_if_present().await?;
-        let runs = now.is_some_and(|now| now.state.is_alive() && now.state.incarnation() == incarnation);
-        Ok(if runs { Seen::Alive } else { Seen::Over(None) })
-    }
-}
-
-#[async_trait]
-impl ExecControl for Main {
     async fn resize(&self, size: TtySize) -> Result<()> {
-        let call = Call { operation: "docker.resize", ..self.subject.call() };
-        if !self.subject.tty {
+        let call = Call { operation: "docker.resize", ..self.call() };
+        if !self.tty {
             return Err(call.error(ErrorKind::Conflict, "the process has no terminal"));
         }
         call.bounded(resize_main(call, size)).await
-    }
-
-    async fn wait(&self) -> Result<Option<ExitStatus>> {
-        let mut end = self.end.lock().await;
-        let ended = match &mut *end {
-            End::Known(exit) => return Ok(*exit),
-            End::Failed => self.subject.end().await,
-            End::Awaited(task) => tokio::select! {
-                ended = task => ended.unwrap_or_else(|_| {
-                    let message = "the runtime of the session's tasks has ended";
-                    Err(self.subject.call().error(ErrorKind::Cancelled, message))
-                }),
-                () = self.subject.client.closed() => {
-                    return Err(self.subject.client.site(self.subject.operation).closed());
-                }
-            },
-        };
-        *end = match &ended {
-            Ok(exit) => End::Known(*exit),
-            Err(_) => End::Failed,
-        };
-        ended
     }
 }
 
@@ -235,7 +172,7 @@ pub(super) async fn resize_main(call: Call<'_>, size: TtySize) -> Result<()> {
     if !container.config.tty {
         return Err(call.error(ErrorKind::Conflict, "it has no terminal"));
     }
-    let Err(error) = call.send(resize(&format!("/containers/{}", call.id), size)).await else { return Ok(()) };
+    let Err(error) = call.send(exec::resize(&format!("/containers/{}", call.id), size)).await else { return Ok(()) };
     if call.inspect().await?.state.is_alive() {
         return Err(error);
     }

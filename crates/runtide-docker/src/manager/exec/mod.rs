@@ -3,15 +3,12 @@
 //! * Framing follows the terminal: the request's own for an exec, the inspected one for an attach. From API 1.42 on the content
 //!   type says it too, and is believed where it says "multiplexed". It is never guessed from the bytes (trap D20).
 //! * An upgraded connection has no end of its own: a daemon that dies closes it as one that is done does. So the end of the bytes is
-//!   the end of the output only if an inspection shows that the process ended: see [`output`].
+//!   the end of the output only if an inspection shows that the process ended: see [`Output`].
 //! * The exit is the daemon's record, which is gone with the daemon's process: then it is unknown, never 0 (trap D22).
-//! * With a terminal, the end of the input would end the output (trap D21): see [`input`].
+//! * With a terminal, the end of the input would end the output (trap D21): see [`Input`].
 
 mod attached;
-mod input;
-mod output;
 mod process;
-mod request;
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,20 +17,23 @@ use runtide_core::{
     ErrorKind, InstanceId, Result,
     manager::{AttachOptions, ByteWriter, Effect, ExecControl, ExecManager, ExecOptions, ExecSession, TtySize},
 };
-use runtide_engine::{Hijacked, Request};
+use runtide_engine::{
+    Hijacked, Request,
+    exec::{Create, DETACH_KEYS, End, Input, Main, Output, Owner, Process, Start, check, id_in},
+};
 
 use self::{
-    attached::{Begun, Main},
-    input::{End, Input},
-    output::Output,
-    process::Process,
-    request::{Create, DETACH_KEYS, Start},
+    attached::{Begun, Run},
+    process::Record,
 };
 use super::{
     container::{Call, Container},
     lifecycle, wait,
 };
-use crate::{client::Client, version::ApiVersion};
+use crate::{
+    client::{Client, Docker},
+    version::ApiVersion,
+};
 
 /// The first API version that takes the terminal's size when the process is created.
 const CONSOLE_SIZE_SINCE: ApiVersion = ApiVersion::new(1, 42);
@@ -60,13 +60,13 @@ impl Exec {
 impl ExecManager for Exec {
     async fn exec(&self, id: &InstanceId, options: ExecOptions) -> Result<ExecSession> {
         let call = Call::on(&self.client, "docker.exec", id)?;
-        request::check(&options).map_err(|wrong| call.error(ErrorKind::InvalidInput, wrong))?;
+        check(&options).map_err(|wrong| call.error(ErrorKind::InvalidInput, wrong))?;
         call.bounded(exec(call, &options)).await
     }
 
     async fn exec_detached(&self, id: &InstanceId, options: ExecOptions) -> Result<Arc<dyn ExecControl>> {
         let call = Call::on(&self.client, "docker.exec", id)?;
-        request::check(&options).map_err(|wrong| call.error(ErrorKind::InvalidInput, wrong))?;
+        check(&options).map_err(|wrong| call.error(ErrorKind::InvalidInput, wrong))?;
         if options.stdin {
             return Err(call.error(ErrorKind::InvalidInput, "a detached process has no input"));
         }
@@ -102,12 +102,30 @@ async fn alive(call: Call<'_>) -> Result<Container> {
     Err(call.error(ErrorKind::Conflict, refused).with_context("state", &state.status))
 }
 
+/// The call, for as long as the session lasts.
+fn owner(call: Call<'_>, container: &Container) -> Owner<Docker> {
+    Owner {
+        client: (**call.client).clone(),
+        operation: call.operation,
+        container: container.id_or(call.id).to_owned(),
+        max_silence: call.client.config().max_silence,
+    }
+}
+
 /// Creates the process's record, which the daemon removes with the container, or some minutes after the process ended.
-async fn create(call: Call<'_>, options: &ExecOptions, is_attached: bool) -> Result<Process> {
+async fn create(call: Call<'_>, options: &ExecOptions, is_attached: bool) -> Result<Process<Record>> {
     let container = alive(call).await?;
-    let body = Create::new(options, is_attached, takes_size(call).await?);
+    let takes_size = takes_size(call).await?;
+    let body = Create {
+        attach_stdout: is_attached,
+        attach_stderr: is_attached,
+        console_size: options.tty.filter(|_| takes_size).map(|size| [size.rows.get(), size.columns.get()]),
+        ..Create::of(options)
+    };
     let answer = call.send(Request::post(format!("/containers/{}/exec", call.id)).with_json(&body)).await?;
-    Process::created(call, &container, &answer, options.tty.is_some())
+    let owner = owner(call, &container);
+    let id = id_in(&owner, &answer)?;
+    Ok(Process::new(Record::new(owner, call.client.clone(), id, &container, options.tty.is_some())))
 }
 
 async fn takes_size(call: Call<'_>) -> Result<bool> {
@@ -136,14 +154,15 @@ async fn exec_detached(call: Call<'_>, options: &ExecOptions) -> Result<Arc<dyn 
     Ok(Arc::new(process))
 }
 
-fn start(process: &Process, options: &ExecOptions, detach: bool) -> Request {
-    Request::post(format!("/exec/{}/start", process.id())).with_json(&Start { detach, tty: options.tty.is_some() })
+fn start(process: &Process<Record>, options: &ExecOptions, detach: bool) -> Request {
+    let body = Start { detach, tty: options.tty.is_some(), ..Start::default() };
+    Request::post(process.records().path("start")).with_json(&body)
 }
 
 /// Older servers take the terminal's size only of a process that has begun. It runs then: what fails is the size, and not the call.
-async fn size_at_start(call: Call<'_>, process: &Process, options: &ExecOptions) {
+async fn size_at_start(call: Call<'_>, process: &Process<Record>, options: &ExecOptions) {
     let Some(size) = options.tty else { return };
-    let sized = async { if takes_size(call).await? { Ok(()) } else { process.size_at_start(call, size).await } };
+    let sized = async { if takes_size(call).await? { Ok(()) } else { process::size_at_start(process, size).await } };
     let limit = SIZED_WITHIN.min(call.client.deadline() / 4);
     let sized = tokio::time::timeout(limit, sized).await;
     if let Err(error) = sized.unwrap_or_else(|_| Err(call.error(ErrorKind::Timeout, "the daemon did not answer"))) {
@@ -204,7 +223,7 @@ fn attached(
 ) -> ExecSession {
     let config = &container.config;
     let (is_framed, input_end) = (is_framed(&link, config.tty), End::of_main(config.tty, config.stdin_once));
-    let main = Arc::new(Main::new(call, container, begun, end));
+    let main = Arc::new(Main::new(Run::new(call, owner(call, container), container, begun, end)));
     let Hijacked { reader, writer, .. } = link;
     ExecSession {
         stdin: options.stdin.then(|| Box::pin(Input::new(writer, input_end)) as ByteWriter),

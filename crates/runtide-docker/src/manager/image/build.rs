@@ -8,10 +8,10 @@ use runtide_core::{
 };
 use runtide_engine::{
     Request,
-    image::{Context, config_header},
+    image::{Context, Rules, Upload, config_header, tag_named, uploaded},
 };
 
-use super::{Images, TAR, credentials, progress::Goal, upload::Upload};
+use super::{Images, TAR, credentials, progress::Goal};
 
 const OPERATION: &str = "docker.build_image";
 
@@ -21,7 +21,7 @@ impl Images {
         // Intermediate containers are removed also where a step fails.
         let mut request = Request::post("/build?version=1&rm=1&forcerm=1");
         for tag in &options.tags {
-            request = request.with_query("t", self.tag_named(OPERATION, tag)?);
+            request = request.with_query("t", tag_named(site, tag)?);
         }
         if options.no_cache {
             request = request.with_query("nocache", 1);
@@ -38,7 +38,7 @@ impl Images {
         }
         let context = match context {
             BuildContext::Directory(path) => {
-                let context = Context::open(site, &path, options.dockerfile.as_deref()).await?;
+                let context = Context::open(site, Rules::Docker, &path, options.dockerfile.as_deref()).await?;
                 request = request.with_query("dockerfile", context.dockerfile());
                 Ok(context)
             }
@@ -62,11 +62,11 @@ impl Images {
         Ok(match context {
             Ok(directory) => {
                 let (upload, body) = Upload::of("the context", directory.into_stream());
-                self.uploaded(OPERATION, request.with_body(body, TAR), upload, Goal::build())
+                uploaded(&self.client, OPERATION, request.with_body(body, TAR), upload, Goal::build())
             }
             Err(archive) => {
                 let (upload, body) = Upload::of_archive(archive);
-                self.uploaded(OPERATION, request.with_body(body, TAR), upload, Goal::build())
+                uploaded(&self.client, OPERATION, request.with_body(body, TAR), upload, Goal::build())
             }
         })
     }

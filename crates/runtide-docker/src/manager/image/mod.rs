@@ -2,16 +2,12 @@
 
 mod build;
 mod credentials;
-mod description;
-mod failure;
-mod home;
 mod progress;
-mod upload;
 
 use async_trait::async_trait;
-use futures_util::{TryFutureExt, TryStreamExt, stream};
+use futures_util::{TryStreamExt, stream};
 use runtide_core::{
-    Error, ErrorKind, ImageRef, Result,
+    ErrorKind, ImageRef, Result,
     manager::{
         BuildContext, BuildOptions, ByteReader, Effect, ImageInfo, ImageManager, ImageStream, PruneOptions, Pruned,
         PullOptions,
@@ -19,20 +15,20 @@ use runtide_core::{
 };
 use runtide_engine::{
     OwnAnswer, Request,
-    image::{Checked, Name, Reference},
-    segment,
+    image::{
+        self, Checked, Description, Homes, Name, Running, Upload, as_read_error, checked, failure, named, path_of,
+        tag_named, uploaded,
+    },
 };
 use serde::Deserialize;
 use tokio_util::io::StreamReader;
 
-use self::{
-    home::Homes,
-    progress::{Goal, Running},
-    upload::Upload,
-};
+use self::progress::Goal;
 use crate::client::Client;
 
 const TAR: &str = "application/x-tar";
+/// Owner of the container through which an image is read, by its label.
+const OWNER: (&str, &str) = ("runtide.owner", "docker.inspect_image");
 
 /// Answer to a prune.
 #[derive(Deserialize)]
@@ -65,44 +61,11 @@ impl Images {
     }
 
     /// The image's own description.
-    async fn described(&self, operation: &'static str, image: &str) -> Result<description::Image> {
+    async fn described(&self, operation: &'static str, image: &str) -> Result<Description> {
         let path = format!("/images/{}/json", path_of(image));
         let bytes = self.client.call(operation, Request::get(path), self.client.deadline()).await;
         let bytes = bytes.map_err(|error| error.with_context("image", image))?;
-        description::Image::read(self.client.site(operation), &bytes)
-    }
-
-    /// Refuses what could not be an id or a name: it becomes a part of a path.
-    fn checked<'a>(&self, operation: &'static str, image: &'a ImageRef) -> Result<&'a str> {
-        match Reference::parse(image.as_str()) {
-            Ok(_) => Ok(image.as_str()),
-            Err(why) => Err(self.malformed(operation, image, &why.to_string())),
-        }
-    }
-
-    /// Refuses what could not be a name.
-    fn named(&self, operation: &'static str, image: &ImageRef) -> Result<Name> {
-        match Reference::parse(image.as_str()) {
-            Ok(Reference::Name(name)) => Ok(name),
-            Ok(Reference::Id(_)) => Err(self.malformed(operation, image, "it is an id, and a name is expected")),
-            Err(why) => Err(self.malformed(operation, image, &why.to_string())),
-        }
-    }
-
-    /// Refuses what could not be a name that an image is given.
-    fn tag_named(&self, operation: &'static str, tag: &ImageRef) -> Result<Name> {
-        let name = self.named(operation, tag)?;
-        if name.digest().is_some() {
-            return Err(self.malformed(operation, tag, "a digest cannot be given to an image"));
-        }
-        Ok(name.exact())
-    }
-
-    fn malformed(&self, operation: &'static str, image: &ImageRef, why: &str) -> Error {
-        let shown: String = image.as_str().chars().take(80).collect::<String>().escape_debug().collect();
-        Error::new(ErrorKind::InvalidInput, operation, format!("'{shown}' is not an image's name: {why}"))
-            .with_context("backend", self.client.id())
-            .with_context("image", shown)
+        Description::read(self.client.site(operation), &bytes)
     }
 }
 
@@ -111,12 +74,12 @@ impl ImageManager for Images {
     async fn list(&self) -> Result<Vec<ImageInfo>> {
         const OPERATION: &str = "docker.list_images";
         let bytes = self.client.call(OPERATION, Request::get("/images/json"), self.client.deadline()).await?;
-        description::list(self.client.site(OPERATION), &bytes)
+        image::list(self.client.site(OPERATION), &bytes)
     }
 
     async fn exists(&self, image: &ImageRef) -> Result<bool> {
         const OPERATION: &str = "docker.inspect_image";
-        let image = self.checked(OPERATION, image)?;
+        let image = checked(self.client.site(OPERATION), image)?;
         match self.described(OPERATION, image).await {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -126,8 +89,14 @@ impl ImageManager for Images {
 
     async fn inspect(&self, image: &ImageRef) -> Result<ImageInfo> {
         const OPERATION: &str = "docker.inspect_image";
-        let described = self.described(OPERATION, self.checked(OPERATION, image)?).await?;
-        let home = self.homes.of(&self.client, OPERATION, &described).await?;
+        let described = self.described(OPERATION, checked(self.client.site(OPERATION), image)?).await?;
+        let create = |name: &str| {
+            let body = serde_json::json!({
+                "Image": described.id(), "Entrypoint": ["/"], "Labels": {OWNER.0: OWNER.1}, "NetworkDisabled": true,
+            });
+            Request::post("/containers/create").with_query("name", name).with_json(&body)
+        };
+        let home = self.homes.of(&self.client, OPERATION, &described, create).await?;
         let mut info = described.into_info();
         info.user_home = home;
         Ok(info)
@@ -135,8 +104,8 @@ impl ImageManager for Images {
 
     async fn pull(&self, image: &ImageRef, options: PullOptions) -> Result<ImageStream> {
         const OPERATION: &str = "docker.pull_image";
-        let name = self.named(OPERATION, image)?.exact();
         let site = self.client.site(OPERATION);
+        let name = named(site, image)?.exact();
         let reference = name.digest().or(name.tag()).unwrap_or_default();
         let mut request =
             Request::post("/images/create").with_query("fromImage", name.repository()).with_query("tag", reference);
@@ -155,8 +124,8 @@ impl ImageManager for Images {
         }
         let answer = OwnAnswer::open(&self.client, OPERATION, request, Some(self.client.deadline())).await;
         let answer = answer.map_err(|error| failure::of_answer(site, error).with_context("image", &name))?;
-        let running = Running::new(&self.client, OPERATION, answer, Goal::pull(name), None);
-        Ok(ImageStream::new(running.into_stream()))
+        let goal = Goal::pull(&self.client, &name);
+        Ok(ImageStream::new(Running::new(answer, goal, None).into_stream()))
     }
 
     async fn import(&self, archive: ByteReader) -> Result<ImageStream> {
@@ -165,7 +134,7 @@ impl ImageManager for Images {
         self.client.server().await?;
         let (upload, body) = Upload::of_archive(archive);
         let request = Request::post("/images/load?quiet=0").with_body(body, TAR);
-        Ok(self.uploaded(OPERATION, request, upload, Goal::import()))
+        Ok(uploaded(&self.client, OPERATION, request, upload, Goal::import()))
     }
 
     async fn save(&self, images: &[ImageRef]) -> Result<ByteReader> {
@@ -176,7 +145,7 @@ impl ImageManager for Images {
         }
         let mut request = Request::get("/images/get");
         for image in images {
-            let text = self.checked(OPERATION, image)?;
+            let text = checked(self.client.site(OPERATION), image)?;
             let info = self.described(OPERATION, text).await?.into_info();
             // A name without a tag would be all images of that name.
             let exact = Name::parse(text).map(|name| ImageRef::from(name.exact().to_string()));
@@ -186,7 +155,7 @@ impl ImageManager for Images {
         // The daemon prepares all of the archive before it answers.
         let client = self.client.clone();
         let opened = async move { OwnAnswer::open(&client, OPERATION, request, None).await };
-        let bytes = stream::once(opened).try_flatten().map_err(upload::as_read_error);
+        let bytes = stream::once(opened).try_flatten().map_err(as_read_error);
         Ok(Box::pin(StreamReader::new(Checked::new(bytes))))
     }
 
@@ -196,7 +165,8 @@ impl ImageManager for Images {
 
     async fn tag(&self, image: &ImageRef, tag: &ImageRef) -> Result<()> {
         const OPERATION: &str = "docker.tag_image";
-        let (image, name) = (self.checked(OPERATION, image)?, self.tag_named(OPERATION, tag)?);
+        let (image, name) =
+            (checked(self.client.site(OPERATION), image)?, tag_named(self.client.site(OPERATION), tag)?);
         let request = Request::post(format!("/images/{}/tag", path_of(image)))
             .with_query("repo", name.repository())
             .with_query("tag", name.tag().unwrap_or_default());
@@ -206,7 +176,7 @@ impl ImageManager for Images {
 
     async fn remove(&self, image: &ImageRef) -> Result<Effect> {
         const OPERATION: &str = "docker.remove_image";
-        let image = self.checked(OPERATION, image)?;
+        let image = checked(self.client.site(OPERATION), image)?;
         let request = Request::delete(format!("/images/{}", path_of(image)));
         match self.client.call(OPERATION, request, self.client.deadline()).await {
             Ok(_) => Ok(Effect::Changed),
@@ -227,26 +197,4 @@ impl ImageManager for Images {
         let gone = reply.images_deleted.into_iter().flatten().filter_map(|change| change.deleted);
         Ok(Pruned::new(gone.map(ImageRef::from).collect(), reply.space_reclaimed))
     }
-}
-
-impl Images {
-    /// The progress of a request with a body, which is sent as the stream is read.
-    fn uploaded(&self, operation: &'static str, request: Request, upload: Upload, goal: Goal) -> ImageStream {
-        let client = self.client.clone();
-        let begun = async move {
-            match OwnAnswer::open(&client, operation, request, None).await {
-                Ok(answer) => Ok(Running::new(&client, operation, answer, goal, Some(upload))),
-                Err(error) => {
-                    let site = client.site(operation);
-                    Err(upload.failure(site).unwrap_or_else(|| failure::of_answer(site, error)))
-                }
-            }
-        };
-        ImageStream::new(begun.map_ok(Running::into_stream).try_flatten_stream())
-    }
-}
-
-/// A checked reference in a path. Its slashes separate the parts of a name, and the daemon takes them so.
-fn path_of(image: &str) -> String {
-    image.split('/').map(|part| segment(part).to_string()).collect::<Vec<_>>().join("/")
 }

@@ -4,6 +4,9 @@
 //! nothing runs. A container needs an image, and the daemon may have none: an empty one is made for each transfer, without a name. To keep one would leave something behind; to take an image of the user's would hold it in use, and
 //! copy its files into an empty volume. The image is removed as soon as the container exists, which keeps what it needs of it.
 //!
+//! A volume that was removed as the transfer began is made again by the daemon, for the helper: with the helper's labels, so that it is
+//! told from the caller's, and removed with the helper.
+//!
 //! Both have a label `runtide.operation` of their own, by which they are found and removed, also if the answer to a request never
 //! came. The container has `runtide.owner` as well, with the volume's own owner or else `runtide`: a helper whose process was killed
 //! is an orphan of that owner. An image that such a process leaves, killed between the two requests, is one of those that `docker
@@ -17,7 +20,7 @@ use serde_json::json;
 use super::On;
 use crate::{
     client::{Client, Docker},
-    manager::objects::{CONTAINERS, IMAGES},
+    manager::objects::{CONTAINERS, IMAGES, VOLUMES},
 };
 
 const OWNER: &str = "runtide.owner";
@@ -48,7 +51,8 @@ impl Helper {
         let own = volume.labels.as_ref().and_then(|labels| labels.get(OWNER));
         let operation = format!("volume-transfer-{}", uuid::Uuid::new_v4().simple());
         let labels = json!({ OWNER: own.map_or("runtide", String::as_str), OPERATION: operation });
-        let creation = Creation::new(on.client, on.operation, &operation, &[CONTAINERS, IMAGES]);
+        // The volumes after the container, which holds them.
+        let creation = Creation::new(on.client, on.operation, &operation, &[CONTAINERS, VOLUMES, IMAGES]);
         let creation = creation.with_label(OPERATION, operation.as_str());
         let made = Self::made(on.client.clone(), on.operation, creation.clone(), on.name.to_owned(), labels);
         let made = on.bounded(creation.run(made)).await;
@@ -99,7 +103,13 @@ async fn make(on: On<'_>, operation: &str, labels: &serde_json::Value) -> Result
         "HostConfig": {
             "NetworkMode": "none",
             "LogConfig": { "Type": "none" },
-            "Mounts": [{ "Type": "volume", "Source": name, "Target": TARGET, "VolumeOptions": { "NoCopy": true } }],
+            "Mounts": [{
+                "Type": "volume",
+                "Source": name,
+                "Target": TARGET,
+                // The daemon gives the labels to a volume that it has to make, and to no other.
+                "VolumeOptions": { "NoCopy": true, "Labels": labels },
+            }],
         },
     });
     let request =

@@ -16,7 +16,7 @@ async fn helper(on: On<'_>) -> Result<Helper> {
         Ok(now) if now.is_still(&volume) => Ok(helper),
         Ok(_) => {
             helper.guard.undo().await;
-            // The volume that has the name now stays: if it is not the daemon's, made for the helper, it is another client's.
+            // If the daemon made the volume that has the name now, for the helper, it went with the helper; else it is another client's.
             Err(on.error(ErrorKind::NotFound, "the volume was removed as its transfer began"))
         }
         Err(error) => helper.guard.settle(Err(error)).await,

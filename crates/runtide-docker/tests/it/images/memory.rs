@@ -109,6 +109,24 @@ fn context() -> ByteReader {
     Box::pin(tokio_util::io::StreamReader::new(parts.map_ok(|bytes: bytes::Bytes| bytes)))
 }
 
+/// Path, size and digest of each entry of an archive.
+fn files(archive: impl std::io::Read) -> Vec<(String, u64, Vec<u8>)> {
+    let mut archive = tar::Archive::new(archive);
+    let entries = archive.entries().unwrap().map(|entry| {
+        let mut entry = entry.unwrap();
+        let (path, size) = (String::from_utf8_lossy(&entry.path_bytes()).into_owned(), entry.size());
+        let (mut digest, mut buffer) = (Context::new(&SHA256), vec![0; CHUNK]);
+        loop {
+            let count = std::io::Read::read(&mut entry, &mut buffer).unwrap();
+            if count == 0 {
+                return (path, size, digest.finish().as_ref().to_vec());
+            }
+            digest.update(&buffer[..count]);
+        }
+    });
+    entries.collect()
+}
+
 async fn measured() {
     let Some(bench) = Bench::new("image-100mb").await else { return };
     let images = bench.images();
@@ -130,14 +148,13 @@ async fn measured() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let mut meter = Meter::new("saved");
     let mut reader = images.save(std::slice::from_ref(&name)).await.unwrap();
-    let (mut saved, mut size, mut buffer) = (Context::new(&SHA256), 0, vec![0; CHUNK]);
+    let (mut size, mut buffer) = (0, vec![0; CHUNK]);
     let mut output = std::io::BufWriter::new(file.reopen().unwrap());
     loop {
         let count = reader.read(&mut buffer).await.unwrap();
         if count == 0 {
             break;
         }
-        saved.update(&buffer[..count]);
         std::io::Write::write_all(&mut output, &buffer[..count]).unwrap();
         size += count;
         meter.sample();
@@ -145,12 +162,10 @@ async fn measured() {
     std::io::Write::flush(&mut output).unwrap();
     meter.check();
     assert!(size > SIZE);
-    // From outside, past this crate: the same bytes.
+    // From outside, past this crate: the same files. Their times are those of the save itself since Docker 25.
     let (status, whole) = bench.raw("GET", &format!("/images/get?names={name}"), "");
-    let mut expected = Context::new(&SHA256);
-    expected.update(&whole);
     assert_eq!((status, whole.len()), (200, size));
-    assert_eq!(saved.finish().as_ref(), expected.finish().as_ref());
+    assert_eq!(files(std::io::BufReader::new(file.reopen().unwrap())), files(whole.as_slice()));
     drop(whole);
 
     assert_eq!(images.remove(&name).await.unwrap(), Effect::Changed);

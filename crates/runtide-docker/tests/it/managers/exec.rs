@@ -10,6 +10,7 @@ use runtide_core::{
 use tokio::io::AsyncWriteExt;
 
 use super::bench::Bench;
+use crate::name::known_as;
 
 /// Longest time for anything here.
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
@@ -227,7 +228,7 @@ async fn a_dropped_session_leaves_no_connection_and_does_not_block_the_process()
 
 #[tokio::test]
 async fn a_daemon_that_is_killed_under_a_session_takes_the_exit_with_it() {
-    let Some(testbed) = Testbed::of("docker") else {
+    let Some(testbed) = Testbed::of(known_as()) else {
         return report::skip("managers", "docker", "RUNTIDE_TESTBED is not set");
     };
     let Some(bench) = Bench::alone("exec-killed").await else { return };

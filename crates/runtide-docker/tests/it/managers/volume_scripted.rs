@@ -29,6 +29,7 @@ fn with_archive(reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Fake {
         request if request.starts_with("POST /containers/create") => Reply::Json(201, r#"{"Id":"h1"}"#.to_owned()),
         request if request.contains("/containers/h1/archive") => reply(request),
         request if request.starts_with("GET /containers/json?all=1&filters") => Reply::ok(&labelled(request, "h1")),
+        request if request.starts_with("GET /volumes?filters") => Reply::ok(r#"{"Volumes":null,"Warnings":null}"#),
         request if request.starts_with("GET /images/json?all=1&filters") => {
             Reply::ok(&labelled(request, "sha256:0123"))
         }
@@ -76,7 +77,9 @@ async fn a_helper_is_found_by_its_labels_and_mounts_nothing_else() {
     assert_eq!(body["Labels"]["runtide.owner"], "shop", "the volume's own owner finds what its process leaves");
     assert!(body["Labels"]["runtide.operation"].as_str().unwrap().starts_with("volume-transfer-"));
     assert_eq!(body["HostConfig"]["Mounts"].as_array().unwrap().len(), 1);
-    assert_eq!(body["HostConfig"]["Mounts"][0]["VolumeOptions"]["NoCopy"], true);
+    let volume = &body["HostConfig"]["Mounts"][0]["VolumeOptions"];
+    assert_eq!(volume["NoCopy"], true);
+    assert_eq!(volume["Labels"], body["Labels"], "a volume that the daemon has to make is found as the helper is");
 }
 
 #[tokio::test]
@@ -114,6 +117,7 @@ fn late(gate: &Arc<Notify>, is_there: &Arc<AtomicBool>, answer: fn() -> Reply) -
         request if request.starts_with("GET /containers/json?all=1&filters") => {
             Reply::ok(&if is_there.load(Ordering::SeqCst) { labelled(request, "h1") } else { "[]".to_owned() })
         }
+        request if request.starts_with("GET /volumes?filters") => Reply::ok(r#"{"Volumes":null,"Warnings":null}"#),
         request if request.starts_with("GET /images/json?all=1&filters") => Reply::ok("[]"),
         request if request.starts_with("DELETE ") => Reply::ok("[]"),
         _ => Reply::message(404, "no such thing"),
@@ -158,6 +162,7 @@ async fn a_helper_whose_create_got_no_answer_is_looked_for_again() {
                 labelled(request, "h1")
             })
         }
+        request if request.starts_with("GET /volumes?filters") => Reply::ok(r#"{"Volumes":null,"Warnings":null}"#),
         request if request.starts_with("GET /images/json?all=1&filters") => Reply::ok("[]"),
         request if request.starts_with("DELETE ") => Reply::ok("[]"),
         _ => Reply::message(404, "no such thing"),
@@ -176,6 +181,7 @@ async fn a_volume_that_the_daemon_made_again_is_not_taken_for_the_one_that_was_r
         request if request.starts_with("POST /images/create") => Reply::ok(IMAGE),
         request if request.starts_with("POST /containers/create") => Reply::Json(201, r#"{"Id":"h1"}"#.to_owned()),
         request if request.starts_with("GET /containers/json?all=1&filters") => Reply::ok(&labelled(request, "h1")),
+        request if request.starts_with("GET /volumes?filters") => Reply::ok(r#"{"Volumes":null,"Warnings":null}"#),
         request if request.starts_with("GET /images/json?all=1&filters") => Reply::ok("[]"),
         request if request.starts_with("DELETE ") => Reply::empty(),
         _ => Reply::message(404, "no such thing"),
@@ -183,7 +189,41 @@ async fn a_volume_that_the_daemon_made_again_is_not_taken_for_the_one_that_was_r
     let error = fake.backend.volumes().unwrap().export(&"v".into()).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     fake.sees("DELETE /containers/h1?").await;
+    fake.sees("GET /volumes?filters").await;
     assert!(!fake.seen().iter().any(|request| request.starts_with("DELETE /volumes/")), "it may be another client's");
+}
+
+/// The caller removed the volume as the transfer began, and dropped the transfer.
+#[tokio::test]
+async fn a_volume_that_the_daemon_made_for_the_helper_goes_with_it() {
+    let gate = Arc::<Notify>::default();
+    let fake = Fake::new({
+        let gate = gate.clone();
+        move |request| match request {
+            "GET /volumes/v" => Reply::ok(VOLUME),
+            request if request.starts_with("POST /images/create") => Reply::ok(IMAGE),
+            request if request.starts_with("POST /containers/create") => {
+                Reply::Late(gate.clone(), Box::new(|| Reply::Json(201, r#"{"Id":"h1"}"#.to_owned())))
+            }
+            request if request.starts_with("GET /containers/json?all=1&filters") => Reply::ok(r#"[{"Id":"h1"}]"#),
+            request if request.starts_with("GET /volumes?filters") && request.contains("volume-transfer-") => {
+                Reply::ok(r#"{"Volumes":[{"Name":"v"}]}"#)
+            }
+            request if request.starts_with("GET /images/json?all=1&filters") => Reply::ok("[]"),
+            request if request.starts_with("DELETE ") => Reply::empty(),
+            _ => Reply::message(404, "no such thing"),
+        }
+    });
+    let (volumes, volume) = (fake.backend.volumes().unwrap(), "v".into());
+    tokio::select! {
+        _ = volumes.export(&volume) => panic!("there is no answer yet"),
+        () = fake.sees("POST /containers/create") => {}
+    }
+    gate.notify_one();
+    fake.sees("DELETE /volumes/v").await;
+    let seen = fake.seen();
+    let at = |what: &str| seen.iter().position(|request| request.starts_with(what));
+    assert!(at("DELETE /containers/h1") < at("DELETE /volumes/v"), "the container holds it: {seen:?}");
 }
 
 #[tokio::test]

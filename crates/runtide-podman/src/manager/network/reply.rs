@@ -98,7 +98,7 @@ impl Member {
 }
 
 /// A container's side of a network, as its inspection shows it. One that does not run shows its aliases alone.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(in crate::manager) struct Endpoint {
     pub(super) aliases: Option<Vec<String>>,
@@ -112,7 +112,7 @@ pub(in crate::manager) struct Endpoint {
     more_ipv6: Option<Vec<Address>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Address {
     #[serde(rename = "Addr", alias = "addr")]

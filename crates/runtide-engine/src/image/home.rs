@@ -10,17 +10,16 @@ use runtide_core::{
     ErrorKind, Result,
     backend::{CreateGuard, lock},
 };
-use runtide_engine::{
-    Request, as_io,
-    late::{LATEST_ANSWER, seen_through, undo},
-    segment,
+
+use super::Description;
+use crate::{
+    client::Client,
+    dialect::Dialect,
+    late::{self, LATEST_ANSWER},
+    request::{Request, segment},
+    transport::as_io,
 };
 
-use super::description::Image;
-use crate::client::Client;
-
-/// Owner of the container, by its label, so that one that a killed process left behind is found.
-const OWNER: (&str, &str) = ("runtide.owner", "docker.inspect_image");
 const PASSWD: &str = "/etc/passwd";
 /// Links that are followed to the file.
 const LINKS: usize = 8;
@@ -29,14 +28,29 @@ const LARGEST: usize = 4 << 20;
 /// Images whose homes are kept; past it all are forgotten.
 const KEPT: usize = 256;
 
+/// The homes that are known, by image.
 #[derive(Debug, Default)]
-pub(super) struct Homes {
+pub struct Homes {
     by_image: Mutex<BTreeMap<String, Option<PathBuf>>>,
 }
 
 impl Homes {
-    /// `None`: the image has no such file, the file no such user, or the daemon lets no container be made.
-    pub(super) async fn of(&self, client: &Client, operation: &'static str, image: &Image) -> Result<Option<PathBuf>> {
+    /// The home directory of the image's user. `None`: the image has no such file, the file no such user, or the daemon lets no
+    /// container be made. `create` is the request that makes a container of the image under this name; it has a label by which one
+    /// that a killed process leaves behind is found.
+    ///
+    /// # Errors
+    /// `NotFound` for an image that is gone; `Unavailable`, `Timeout`, `Cancelled` and `RateLimited`: it may be known the next time.
+    ///
+    /// # Cancel safety
+    /// A dropped future removes the container in a task, also one whose creation is under way.
+    pub async fn of<D: Dialect>(
+        &self,
+        client: &Client<D>,
+        operation: &'static str,
+        image: &Description,
+        create: impl FnOnce(&str) -> Request,
+    ) -> Result<Option<PathBuf>> {
         if image.is_windows() {
             return Ok(None);
         }
@@ -44,7 +58,10 @@ impl Homes {
             return Ok(known.clone());
         }
         let site = client.site(operation);
-        let passwd = match client.within(site, client.deadline(), read_passwd(client, operation, image.id())).await {
+        let name = format!("runtide-inspect-{}", uuid::Uuid::new_v4().simple());
+        let request = create(&name);
+        let read = read_passwd(client, operation, name, request);
+        let passwd = match client.within(site, client.deadline(), read).await {
             Ok(passwd) => passwd,
             // These may be otherwise next time.
             Err(error)
@@ -72,13 +89,14 @@ impl Homes {
 }
 
 /// The file of an image; `None`: it has none.
-async fn read_passwd(client: &Client, operation: &'static str, image: &str) -> Result<Option<Vec<u8>>> {
-    let name = format!("runtide-inspect-{}", uuid::Uuid::new_v4().simple());
-    let body = serde_json::json!({
-        "Image": image, "Entrypoint": ["/"], "Labels": {OWNER.0: OWNER.1}, "NetworkDisabled": true,
-    });
-    let create = create(client.clone(), operation, name.clone(), body);
-    let guard = seen_through(client, operation, create).await?;
+async fn read_passwd<D: Dialect>(
+    client: &Client<D>,
+    operation: &'static str,
+    name: String,
+    request: Request,
+) -> Result<Option<Vec<u8>>> {
+    let create = create(client.clone(), operation, name.clone(), request);
+    let guard = late::seen_through(client, operation, create).await?;
     let read = async {
         let mut path = PASSWD.to_owned();
         for _ in 0..LINKS {
@@ -96,9 +114,13 @@ async fn read_passwd(client: &Client, operation: &'static str, image: &str) -> R
 }
 
 /// Makes the container.
-async fn create(client: Client, operation: &'static str, name: String, body: serde_json::Value) -> Result<CreateGuard> {
-    let request = Request::post("/containers/create").with_query("name", &name).with_json(&body);
-    let of = client.undoing();
+async fn create<D: Dialect>(
+    client: Client<D>,
+    operation: &'static str,
+    name: String,
+    request: Request,
+) -> Result<CreateGuard> {
+    let of = client.outliving_close();
     let guard = move || {
         CreateGuard::new(of.site(operation), &name, of.deadline(), {
             let (client, name) = (of.clone(), name.clone());
@@ -110,14 +132,15 @@ async fn create(client: Client, operation: &'static str, name: String, body: ser
         Ok(_) => Ok(first),
         Err(error) => {
             first.keep();
-            undo(&error, guard).await;
+            late::undo(&error, guard).await;
             Err(error)
         }
     }
 }
 
-async fn remove(client: Client, operation: &'static str, name: String) -> Result<()> {
-    let request = Request::delete(format!("/containers/{name}?force=1&v=1"));
+/// Removes the container with its anonymous volumes, for which the two engines have different words. Without a timeout Podman waits.
+async fn remove<D: Dialect>(client: Client<D>, operation: &'static str, name: String) -> Result<()> {
+    let request = Request::delete(format!("/containers/{name}?force=1&v=1&volumes=1&timeout=0"));
     match client.call(operation, request, client.deadline()).await {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -130,12 +153,17 @@ enum Found {
     Link(String),
 }
 
-async fn file_in(client: &Client, operation: &'static str, container: &str, path: &str) -> Result<Option<Found>> {
+async fn file_in<D: Dialect>(
+    client: &Client<D>,
+    operation: &'static str,
+    container: &str,
+    path: &str,
+) -> Result<Option<Found>> {
     let request = Request::get(format!("/containers/{container}/archive?path={}", segment(path)));
     let response = match client.open(operation, request).await {
         Ok(response) => response,
         // Of a container that another client removed nothing is known, also not that it has no such file.
-        Err(error) if error.message().contains("No such container") => {
+        Err(error) if error.message().to_ascii_lowercase().contains("no such container") => {
             return Err(client.site(operation).error(ErrorKind::Conflict, error.message()));
         }
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),

@@ -12,16 +12,17 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use runtide_core::{
-    Error, ErrorKind, ExitStatus, Result,
-    manager::{LogLine, LogStream},
-};
-use runtide_engine::{
-    HijackedReader,
-    output::{Decoder, Malformed, Origin},
+    Error, ErrorKind, ExitCause, ExitStatus, Result,
+    manager::{LogLine, LogSource, LogStream},
 };
 use tokio::io::AsyncReadExt;
 
-use crate::manager::container::Call;
+use super::Owner;
+use crate::{
+    dialect::Dialect,
+    hijack::HijackedReader,
+    output::{Decoder, Malformed, Origin, Piece},
+};
 
 /// Bytes read at once, at most.
 const CHUNK: usize = 64 * 1024;
@@ -34,27 +35,40 @@ const FAILURES: u32 = 2;
 
 /// The state of a process, by an inspection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
+pub enum Seen {
+    /// It goes on.
     Alive,
     /// `None`: how it ended was not seen.
     Over(Option<ExitStatus>),
-    /// The daemon does not know it any more, though its container runs.
+    /// The daemon does not know it, or does not follow it, any more.
     Lost,
 }
 
 /// The process behind a connection.
 #[async_trait]
-pub(super) trait Subject: Send + Sync + 'static {
-    fn call(&self) -> Call<'_>;
+pub trait Subject: Send + Sync + 'static {
+    /// Its engine.
+    type Dialect: Dialect;
+
+    /// The call that opened the session.
+    fn owner(&self) -> &Owner<Self::Dialect>;
 
     /// Inspects the process.
     async fn observe(&self) -> Result<Seen>;
 
     /// The output ended.
     fn output_ended(&self) {}
+
+    /// True for an error of the daemon's connection, which an engine without frames of its own for that writes as the last words of
+    /// the standard error.
+    fn is_daemons(&self, _stderr: &[u8]) -> bool {
+        false
+    }
 }
 
-pub(super) struct Output<S> {
+/// The output of a process, to its true end.
+#[derive(Debug)]
+pub struct Output<S> {
     reader: HijackedReader,
     buffer: BytesMut,
     decoder: Decoder,
@@ -63,6 +77,12 @@ pub(super) struct Output<S> {
     over: bool,
     /// The error with which they broke off.
     broken: Option<Error>,
+    /// Words that are the daemon's if they are the last ones.
+    held: Option<LogLine>,
+    /// The line behind those, which turned out to be a program's.
+    next: Option<LogLine>,
+    /// The output so far may be the reason why the program could not be run, and nothing else.
+    is_reason: bool,
     /// Inspections during a silence that failed.
     failures: u32,
     /// An inspection during a silence showed that the process is over.
@@ -70,7 +90,8 @@ pub(super) struct Output<S> {
 }
 
 impl<S: Subject> Output<S> {
-    pub(super) fn stream(reader: HijackedReader, is_framed: bool, subject: Arc<S>) -> LogStream {
+    /// The stream of the output behind this connection.
+    pub fn stream(reader: HijackedReader, is_framed: bool, subject: Arc<S>) -> LogStream {
         let output = Self {
             reader,
             buffer: BytesMut::new(),
@@ -78,6 +99,9 @@ impl<S: Subject> Output<S> {
             subject,
             over: false,
             broken: None,
+            held: None,
+            next: None,
+            is_reason: true,
             failures: 0,
             is_late: false,
         };
@@ -93,39 +117,67 @@ impl<S: Subject> Output<S> {
 
     async fn next(&mut self) -> Result<Option<LogLine>> {
         loop {
+            if let Some(line) = self.next.take() {
+                return Ok(Some(line));
+            }
             match self.decoder.next() {
-                Ok(Some(piece)) => {
-                    return match piece.origin {
-                        Origin::Output(source) => Ok(Some(LogLine::new(source, None, piece.bytes))),
-                        Origin::Daemon => {
-                            let text = String::from_utf8_lossy(&piece.bytes);
-                            let message = format!("the daemon ended the output: {}", text.trim());
-                            Err(self.subject.call().error(ErrorKind::Unexpected, message))
-                        }
-                    };
+                Ok(Some(Piece { origin: Origin::Output(source), bytes, .. })) => {
+                    if let Some(line) = self.pass(LogLine::new(source, None, bytes)) {
+                        return Ok(Some(line));
+                    }
+                    continue;
                 }
+                Ok(Some(Piece { origin: Origin::Daemon, bytes, .. })) => return Err(self.ended_by_daemon(&bytes)),
                 Ok(None) => {}
                 // A connection that broke has the better reason.
                 Err(malformed) => return Err(self.broken.take().unwrap_or_else(|| self.malformed(&malformed))),
             }
             if self.over {
-                return match self.broken.take() {
-                    Some(error) => Err(error),
-                    None => self.end().await.map(|()| None),
+                return match (self.held.take(), self.broken.take()) {
+                    (Some(words), _) => self.end_with(&words).await.map(|()| None),
+                    (None, Some(error)) => Err(error),
+                    (None, None) => self.end().await.map(|_| None),
                 };
             }
             self.read().await?;
         }
     }
 
+    /// The line that comes out now. One that is the daemon's if nothing follows is held back until something does.
+    fn pass(&mut self, line: LogLine) -> Option<LogLine> {
+        if line.source == LogSource::Stderr && self.subject.is_daemons(&line.bytes) {
+            return self.held.replace(line);
+        }
+        self.is_reason &= line.source == LogSource::Stderr && self.next.is_none() && self.held.is_none();
+        match self.held.take() {
+            None => Some(line),
+            held => {
+                self.next = Some(line);
+                held
+            }
+        }
+    }
+
+    /// The end behind the daemon's words: the output may not be whole, unless all of it is the reason why the program did not run.
+    async fn end_with(&mut self, words: &LogLine) -> Result<()> {
+        let exit = self.end().await?.map(|exit| exit.end);
+        let did_not_run = matches!(exit, Some(ExitCause::Code(126 | 127)));
+        if self.is_reason && did_not_run { Ok(()) } else { Err(self.ended_by_daemon(&words.bytes)) }
+    }
+
+    fn ended_by_daemon(&self, words: &[u8]) -> Error {
+        let message = format!("the daemon ended the output: {}", String::from_utf8_lossy(words).trim());
+        self.subject.owner().error(ErrorKind::Unexpected, message)
+    }
+
     /// Reads a chunk into the decoder.
     async fn read(&mut self) -> Result<()> {
-        let call = self.subject.call();
-        let patience = if self.is_late { ENDS_WITHIN } else { call.client.config().max_silence };
+        let owner = self.subject.owner();
+        let patience = if self.is_late { ENDS_WITHIN } else { owner.max_silence };
         self.buffer.reserve(CHUNK);
         let read = tokio::select! {
             read = tokio::time::timeout(patience, self.reader.read_buf(&mut self.buffer)) => read,
-            () = call.client.closed() => return Err(call.located(call.client.site(call.operation).closed())),
+            error = owner.closed() => return Err(error),
         };
         match read {
             Ok(Ok(0)) => {
@@ -142,7 +194,7 @@ impl<S: Subject> Output<S> {
             }
             Ok(Err(error)) => {
                 let message = "the connection broke: this is not the end of the output";
-                self.broken = Some(self.subject.call().error(ErrorKind::Unavailable, message).with_source(error));
+                self.broken = Some(self.subject.owner().error(ErrorKind::Unavailable, message).with_source(error));
                 self.over = true;
                 self.decoder.end();
             }
@@ -157,7 +209,7 @@ impl<S: Subject> Output<S> {
             Ok(Seen::Over(_)) if !self.is_late => self.is_late = true,
             Ok(Seen::Over(_)) => {
                 let message = "the process is over and its output did not end: the connection is dead";
-                return Err(self.subject.call().error(ErrorKind::Unavailable, message));
+                return Err(self.subject.owner().error(ErrorKind::Unavailable, message));
             }
             Ok(Seen::Lost) => return Err(self.lost()),
             Err(error) if is_absence(&error) && self.failures + 1 < FAILURES => self.failures += 1,
@@ -167,34 +219,34 @@ impl<S: Subject> Output<S> {
     }
 
     /// Succeeds if the process is over, so that its output is whole.
-    async fn end(&self) -> Result<()> {
+    async fn end(&self) -> Result<Option<ExitStatus>> {
         let over = async {
             loop {
                 match self.subject.observe().await? {
-                    Seen::Over(_) => return Ok(()),
+                    Seen::Over(exit) => return Ok(exit),
                     Seen::Alive => tokio::time::sleep(Duration::from_millis(50)).await,
                     Seen::Lost => return Err(self.lost()),
                 }
             }
         };
         let over = tokio::time::timeout(ENDS_WITHIN, over).await;
-        let call = self.subject.call();
+        let owner = self.subject.owner();
         over.unwrap_or_else(|_| {
             let message = "the output ended and the process still runs: it closed its output, or the connection broke";
-            Err(call.error(ErrorKind::Unavailable, message))
+            Err(owner.error(ErrorKind::Unavailable, message))
         })
     }
 
     fn lost(&self) -> Error {
-        let message = "the daemon no longer knows the process (was it restarted?): its output may be incomplete";
-        self.subject.call().error(ErrorKind::Unavailable, message)
+        let message = "the daemon no longer knows the process (was it restarted, or the connection cut?): its output may be incomplete";
+        self.subject.owner().error(ErrorKind::Unavailable, message)
     }
 
     fn malformed(&self, malformed: &Malformed) -> Error {
-        let call = self.subject.call();
+        let owner = self.subject.owner();
         match malformed {
-            Malformed::Truncated => call.error(ErrorKind::Unavailable, "the output broke off inside a frame"),
-            Malformed::Head(head) => call
+            Malformed::Truncated => owner.error(ErrorKind::Unavailable, "the output broke off inside a frame"),
+            Malformed::Head(head) => owner
                 .error(ErrorKind::Protocol, "the output is not framed as it should be")
                 .with_context("head", head.escape_ascii()),
         }
@@ -202,6 +254,6 @@ impl<S: Subject> Output<S> {
 }
 
 /// The daemon does not answer at present.
-pub(super) fn is_absence(error: &Error) -> bool {
+pub fn is_absence(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
 }

@@ -1,4 +1,4 @@
-//! The daemon's reports of images, as [`ImageInfo`]: pure.
+//! [`Description`]: the engine's reports of images, as [`ImageInfo`]: pure.
 
 use std::{
     collections::BTreeMap,
@@ -6,16 +6,19 @@ use std::{
 };
 
 use runtide_core::{BackendId, ImageRef, Result, backend::CallSite, manager::ImageInfo};
-use runtide_engine::{lenient, log_left_out};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::normalize::time;
+use super::Reference;
+use crate::{
+    lenient::{lenient, log_left_out},
+    time::time,
+};
 
-/// `/images/{name}/json`.
-#[derive(Default, Deserialize)]
+/// An image as its inspection reports it, `/images/{name}/json`.
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct Image {
+pub struct Description {
     id: String,
     repo_tags: Option<Vec<String>>,
     repo_digests: Option<Vec<String>>,
@@ -25,7 +28,7 @@ pub(super) struct Image {
     config: Option<Config>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct Config {
     user: Option<String>,
@@ -48,30 +51,38 @@ struct Item {
     labels: Option<BTreeMap<String, String>>,
 }
 
-impl Image {
-    pub(super) fn read(site: CallSite<'_>, json: &[u8]) -> Result<Self> {
-        let (image, left_out): (Self, _) = lenient(&String::from_utf8_lossy(json), |json| serde_json::from_str(json))
-            .map_err(|error| site.undecodable(error))?;
+impl Description {
+    /// Reads the answer to an inspection. A field that cannot be read is left out, and named in the log.
+    ///
+    /// # Errors
+    /// `Protocol` for an answer that is none.
+    pub fn read(site: CallSite<'_>, json: &[u8]) -> Result<Self> {
+        let (mut image, left_out): (Self, _) =
+            lenient(&String::from_utf8_lossy(json), |json| serde_json::from_str(json))
+                .map_err(|error| site.undecodable(error))?;
         log_left_out(&BackendId::from(site.owner()), "an image's description", &left_out);
+        image.id = whole(image.id);
         Ok(image)
     }
 
-    pub(super) fn id(&self) -> &str {
+    /// The whole id, as `sha256:…`.
+    pub fn id(&self) -> &str {
         &self.id
     }
 
     /// User that its containers run as, without the group; empty: root.
-    pub(super) fn user(&self) -> &str {
+    pub fn user(&self) -> &str {
         let user = self.config.as_ref().and_then(|config| config.user.as_deref()).unwrap_or_default();
         user.split(':').next().unwrap_or_default()
     }
 
-    pub(super) fn is_windows(&self) -> bool {
+    /// True for an image of Windows.
+    pub fn is_windows(&self) -> bool {
         self.os.as_deref().is_some_and(|os| os.eq_ignore_ascii_case("windows"))
     }
 
     /// All but the home directory, which is not in it.
-    pub(super) fn into_info(self) -> ImageInfo {
+    pub fn into_info(self) -> ImageInfo {
         let config = self.config.unwrap_or_default();
         let mut info = ImageInfo::new(self.id);
         info.tags = names(self.repo_tags);
@@ -87,9 +98,12 @@ impl Image {
     }
 }
 
-/// Every item that can be read; one that cannot hides no other.
-pub(super) fn list(site: CallSite<'_>, json: &[u8]) -> Result<Vec<ImageInfo>> {
-    let items: Vec<&RawValue> = serde_json::from_slice(json).map_err(|error| site.undecodable(error))?;
+/// The images of `/images/json`: every item that can be read; one that cannot hides no other.
+///
+/// # Errors
+/// `Protocol` for an answer that is no list.
+pub fn list(site: CallSite<'_>, json: &[u8]) -> Result<Vec<ImageInfo>> {
+    let items: Option<Vec<&RawValue>> = serde_json::from_slice(json).map_err(|error| site.undecodable(error))?;
     let backend = BackendId::from(site.owner());
     let read = |item: &&RawValue| {
         let (item, left_out): (Item, _) = lenient(item.get(), |json| serde_json::from_str(json))
@@ -102,7 +116,7 @@ pub(super) fn list(site: CallSite<'_>, json: &[u8]) -> Result<Vec<ImageInfo>> {
             tracing::warn!(%backend, "an image without an id is left out of the list");
             return None;
         }
-        let mut info = ImageInfo::new(item.id);
+        let mut info = ImageInfo::new(whole(item.id));
         info.tags = names(item.repo_tags);
         info.digests = names(item.repo_digests);
         info.bytes = item.size;
@@ -111,7 +125,15 @@ pub(super) fn list(site: CallSite<'_>, json: &[u8]) -> Result<Vec<ImageInfo>> {
         info.labels = item.labels.into_iter().flatten().collect();
         Some(info)
     };
-    Ok(items.iter().filter_map(read).collect())
+    Ok(items.iter().flatten().filter_map(read).collect())
+}
+
+/// Podman leaves the algorithm out.
+fn whole(id: String) -> String {
+    match Reference::parse(&id) {
+        Ok(Reference::Id(id)) => id,
+        _ => id,
+    }
 }
 
 /// Older daemons fill an empty list with a name of their own.
@@ -125,15 +147,15 @@ mod tests {
     use super::*;
 
     fn site(id: &BackendId) -> CallSite<'_> {
-        CallSite::new("docker.inspect_image", id)
+        CallSite::new("engine.inspect_image", id)
     }
 
     #[test]
     fn an_inspection_has_every_field_and_a_listing_says_what_it_lacks() {
-        let id = BackendId::from("docker:test");
+        let id = BackendId::from("engine:test");
         let json = br#"{"Id":"sha256:1","RepoTags":["a:1"],"RepoDigests":["a@sha256:2"],"Created":"2024-01-01T00:00:00.5Z","Size":7,
             "Os":"linux","Config":{"User":"web:www","Env":["A=1"],"Entrypoint":["/e"],"Cmd":["c"],"Labels":{"k":"v"}}}"#;
-        let image = Image::read(site(&id), json).unwrap();
+        let image = Description::read(site(&id), json).unwrap();
         assert_eq!((image.user(), image.is_windows()), ("web", false));
         let info = image.into_info();
         assert_eq!((info.tags[0].as_str(), info.digests[0].as_str(), info.bytes), ("a:1", "a@sha256:2", Some(7)));
@@ -144,13 +166,17 @@ mod tests {
         );
         assert!(info.created_at.is_some());
 
-        let bare = Image::read(
+        let bare = Description::read(
             site(&id),
             br#"{"Id":"sha256:1","RepoTags":null,"Config":null,"Created":"0001-01-01T00:00:00Z"}"#,
         )
         .unwrap()
         .into_info();
         assert_eq!((bare.entrypoint, bare.user, bare.created_at, bare.bytes), (Some(vec![]), None, None, None));
+
+        let digits = "7cc4b5aefd1d0cadf8d97d4350462ba51c694ebca145b08d7d41b41acc8db5aa";
+        let podmans = Description::read(site(&id), format!(r#"{{"Id":"{digits}"}}"#).as_bytes()).unwrap();
+        assert_eq!(podmans.id(), format!("sha256:{digits}"), "its algorithm is left out");
 
         let listed = list(
             site(&id),

@@ -20,17 +20,19 @@ const CHUNK: usize = 64 * 1024;
 
 /// A body under way. Its own error is the reason for whatever the connection or the daemon says of it.
 #[derive(Debug)]
-pub(super) struct Upload {
+pub struct Upload {
     what: &'static str,
     failed: Arc<Mutex<Option<io::Error>>>,
 }
 
 impl Upload {
-    pub(super) fn of_archive(archive: ByteReader) -> (Self, impl Stream<Item = io::Result<Bytes>> + Send + 'static) {
+    /// The caller's archive, and the body that sends it.
+    pub fn of_archive(archive: ByteReader) -> (Self, impl Stream<Item = io::Result<Bytes>> + Send + 'static) {
         Self::of("the archive", ReaderStream::with_capacity(archive, CHUNK))
     }
 
-    pub(super) fn of(
+    /// These chunks of what an error calls `what`, and the body that sends them.
+    pub fn of(
         what: &'static str,
         chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
     ) -> (Self, impl Stream<Item = io::Result<Bytes>> + Send + 'static) {
@@ -47,7 +49,7 @@ impl Upload {
     }
 
     /// The error with which the body ended, if it did.
-    pub(super) fn failure(&self, site: CallSite<'_>) -> Option<Error> {
+    pub fn failure(&self, site: CallSite<'_>) -> Option<Error> {
         let error = lock(&self.failed).take()?;
         let kind = match error.kind() {
             io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
@@ -58,7 +60,7 @@ impl Upload {
 }
 
 /// A failed call as the error of a reader.
-pub(super) fn as_read_error(error: Error) -> io::Error {
+pub fn as_read_error(error: Error) -> io::Error {
     let kind = match error.kind() {
         ErrorKind::NotFound => io::ErrorKind::NotFound,
         ErrorKind::PermissionDenied => io::ErrorKind::PermissionDenied,

@@ -18,8 +18,10 @@ const END_OF_INPUT: &[u8] = b"\x04\x04";
 
 /// The way in which a process gets to know of the end of its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub enum End {
+    /// By shutting the connection down in this direction.
     HalfClose,
+    /// By the character that a user types for it.
     Typed,
     /// Not at all.
     Never,
@@ -27,7 +29,7 @@ pub(super) enum End {
 
 impl End {
     /// For the main process of a container with these settings.
-    pub(super) fn of_main(tty: bool, stdin_once: bool) -> Self {
+    pub fn of_main(tty: bool, stdin_once: bool) -> Self {
         match (tty, stdin_once) {
             (true, _) => Self::Typed,
             (false, true) => Self::HalfClose,
@@ -36,8 +38,9 @@ impl End {
     }
 }
 
+/// The input of a process, as a writer whose shutdown is its end.
 #[derive(Debug)]
-pub(super) struct Input<W: AsyncWrite + Unpin> {
+pub struct Input<W: AsyncWrite + Unpin> {
     writer: W,
     end: End,
     /// A line has begun, and not ended.
@@ -47,7 +50,8 @@ pub(super) struct Input<W: AsyncWrite + Unpin> {
 }
 
 impl<W: AsyncWrite + Unpin> Input<W> {
-    pub(super) fn new(writer: W, end: End) -> Self {
+    /// The input behind this connection.
+    pub fn new(writer: W, end: End) -> Self {
         Self { writer, end, in_line: false, left: None }
     }
 }

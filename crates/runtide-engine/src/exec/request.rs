@@ -1,45 +1,55 @@
-//! The bodies of exec's requests, and the options that no process can have. Pure.
+//! The requests of exec, and the options that no process can have. Pure.
 
 use runtide_core::manager::{ExecOptions, TtySize};
-use runtide_engine::Request;
 use serde::Serialize;
+
+use crate::request::Request;
 
 /// Keys that detach a terminal's client, if they come in this order. The daemon's own (Ctrl-P, Ctrl-Q) are what programs and users
 /// send: it would hold the first one back until the next key, and on both it would end the session. There is no way to have none,
 /// so these are too many to occur, and begin with a rare one. A session is left by dropping it.
-pub(super) const DETACH_KEYS: &str =
-    "ctrl-^,ctrl-_,ctrl-],ctrl-^,ctrl-_,ctrl-@,ctrl-],ctrl-_,ctrl-^,ctrl-@,ctrl-_,ctrl-]";
+pub const DETACH_KEYS: &str = "ctrl-^,ctrl-_,ctrl-],ctrl-^,ctrl-_,ctrl-@,ctrl-],ctrl-_,ctrl-^,ctrl-@,ctrl-_,ctrl-]";
 
-/// Body of `POST /containers/{id}/exec`.
+/// Body of `POST /containers/{id}/exec`, the same for both engines.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 #[allow(clippy::struct_excessive_bools, reason = "the form is the daemon's")]
-pub(super) struct Create<'a> {
-    attach_stdin: bool,
-    attach_stdout: bool,
-    attach_stderr: bool,
-    tty: bool,
-    /// Rows, columns.
+pub struct Create<'a> {
+    /// The input is the client's.
+    pub attach_stdin: bool,
+    /// The standard output goes to the client.
+    pub attach_stdout: bool,
+    /// The standard error goes to the client.
+    pub attach_stderr: bool,
+    /// The process has a terminal.
+    pub tty: bool,
+    /// Rows, columns, where the server takes them with this request.
     #[serde(skip_serializing_if = "Option::is_none")]
-    console_size: Option<[u16; 2]>,
+    pub console_size: Option<[u16; 2]>,
+    /// Keys that end the session; with `None` they are the daemon's own.
     #[serde(skip_serializing_if = "Option::is_none")]
-    detach_keys: Option<&'static str>,
+    pub detach_keys: Option<&'static str>,
+    /// User, and optionally group; `None`: the container's own.
     #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<&'a str>,
+    pub user: Option<&'a str>,
+    /// Working directory; `None`: the container's own.
     #[serde(skip_serializing_if = "Option::is_none")]
-    working_dir: Option<&'a str>,
-    env: Vec<String>,
-    cmd: &'a [String],
+    pub working_dir: Option<&'a str>,
+    /// Variables, as `NAME=value`.
+    pub env: Vec<String>,
+    /// Program and arguments.
+    pub cmd: &'a [String],
 }
 
 impl<'a> Create<'a> {
-    pub(super) fn new(options: &'a ExecOptions, is_attached: bool, takes_size: bool) -> Self {
+    /// With both outputs, the input that the options ask for, and without a size.
+    pub fn of(options: &'a ExecOptions) -> Self {
         Self {
             attach_stdin: options.stdin,
-            attach_stdout: is_attached,
-            attach_stderr: is_attached,
+            attach_stdout: true,
+            attach_stderr: true,
             tty: options.tty.is_some(),
-            console_size: options.tty.filter(|_| takes_size).map(|size| [size.rows.get(), size.columns.get()]),
+            console_size: None,
             detach_keys: options.tty.map(|_| DETACH_KEYS),
             user: options.user.as_deref(),
             working_dir: options.working_dir.as_deref(),
@@ -50,20 +60,31 @@ impl<'a> Create<'a> {
 }
 
 /// Body of `POST /exec/{id}/start`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Start {
-    pub(super) detach: bool,
-    pub(super) tty: bool,
+pub struct Start {
+    /// The process is left to itself.
+    pub detach: bool,
+    /// As in the create.
+    pub tty: bool,
+    /// Rows of the terminal, where the server takes them with this request.
+    #[serde(rename = "h", skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u16>,
+    /// Columns, likewise.
+    #[serde(rename = "w", skip_serializing_if = "Option::is_none")]
+    pub columns: Option<u16>,
 }
 
 /// The resize of the terminal of what this path names.
-pub(super) fn resize(path: &str, size: TtySize) -> Request {
+pub fn resize(path: &str, size: TtySize) -> Request {
     Request::post(format!("{path}/resize?h={}&w={}", size.rows, size.columns))
 }
 
-/// Refuses options that no process can have, and those that the daemon would read as others.
-pub(super) fn check(options: &ExecOptions) -> Result<(), &'static str> {
+/// Refuses options that no process can have, and those that a daemon would read as others.
+///
+/// # Errors
+/// The reason of the refusal.
+pub fn check(options: &ExecOptions) -> Result<(), &'static str> {
     let words = options.argv.iter().chain(&options.user).chain(&options.working_dir);
     if options.argv.is_empty() {
         Err("there is no command")
@@ -100,7 +121,7 @@ mod tests {
     #[test]
     fn words_travel_as_they_are() {
         let odd = ["sh", "-c", "echo \"$x\" `id`; 'é'\n", "", "--", "{}"];
-        let body = serde_json::to_value(Create::new(&options(&odd), true, false)).unwrap();
+        let body = serde_json::to_value(Create::of(&options(&odd))).unwrap();
         assert_eq!(body["Cmd"], json!(odd));
         assert_eq!(body["AttachStdout"], json!(true));
         for absent in ["User", "WorkingDir", "ConsoleSize", "DetachKeys"] {
@@ -111,11 +132,15 @@ mod tests {
     #[test]
     fn a_terminal_has_its_size_where_the_server_takes_it() {
         let asked = options(&["sh"]).with_tty(size()).with_stdin();
-        let body = |takes_size| serde_json::to_value(Create::new(&asked, true, takes_size)).unwrap();
-        assert_eq!(body(true)["ConsoleSize"], json!([30, 100]), "rows come first");
-        assert!(body(false).get("ConsoleSize").is_none());
-        assert!(body(false)["DetachKeys"].as_str().is_some_and(|keys| !keys.contains("ctrl-p")));
+        let body = serde_json::to_value(Create { console_size: Some([30, 100]), ..Create::of(&asked) }).unwrap();
+        assert_eq!(body["ConsoleSize"], json!([30, 100]), "rows come first");
+        let body = serde_json::to_value(Create::of(&asked)).unwrap();
+        assert!(body.get("ConsoleSize").is_none());
+        assert!(body["DetachKeys"].as_str().is_some_and(|keys| !keys.contains("ctrl-p")));
         assert_eq!(resize("/exec/e1", size()).path_and_query(), "/exec/e1/resize?h=30&w=100");
+        let start = Start { tty: true, rows: Some(30), columns: Some(100), ..Start::default() };
+        assert_eq!(serde_json::to_value(start).unwrap(), json!({"Detach": false, "Tty": true, "h": 30, "w": 100}));
+        assert_eq!(serde_json::to_value(Start::default()).unwrap(), json!({"Detach": false, "Tty": false}));
     }
 
     #[test]

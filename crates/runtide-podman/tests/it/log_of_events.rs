@@ -1,0 +1,198 @@
+//! The watch over a log of events that is too long to be read in time, or that is replaced under it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use runtide_core::{RuntimeBackendExt, WatchOptions};
+use runtide_podman::PodmanBackend;
+use tokio::sync::Notify;
+
+use crate::scripted::{PODMAN, Reply, Service, item, message};
+
+const JOURNAL: &str = r#"{"host":{"eventLogger":"journald"}}"#;
+const FILE: &str = r#"{"host":{"eventLogger":"file"}}"#;
+
+/// No pod.
+const ALONE: &str = r#","podId":"""#;
+
+/// A time in which any request is answered, also here, and that a test can wait for.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// The changes up to the first one that satisfies `is_last`, as lines; `say` is notified whenever the rows are complete.
+async fn lines(backend: &PodmanBackend, say: &Notify, is_last: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut changes = backend.transitions(WatchOptions::default()).await.unwrap();
+    let mut lines: Vec<String> = Vec::new();
+    let read = async {
+        while let Some(change) = changes.next().await {
+            let line = change.unwrap().to_string();
+            if line.starts_with('=') {
+                say.notify_one();
+            }
+            let done = is_last(&line);
+            lines.push(line);
+            if done {
+                return;
+            }
+        }
+    };
+    let read = tokio::time::timeout(Duration::from_secs(120), read).await;
+    assert!(read.is_ok(), "it never came: {lines:#?}");
+    lines
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_read_in_time_delays_no_beginning() {
+    let news = message("a1", "died", 200, ALONE);
+    let say = Arc::new(Notify::new());
+    let said = Arc::clone(&say);
+    let service = Service::new(PODMAN, move |request| match request {
+        "GET /info" => Reply::ok(JOURNAL),
+        _ if request.contains("stream=false") => Reply::Silent,
+        _ if request.starts_with("GET /events") => Reply::Open(Arc::clone(&said), news.clone()),
+        _ if request.contains("filters") => Reply::ok(format!("[{}]", item("a1", "exited"))),
+        _ if request.starts_with("GET /containers/json") => Reply::ok(format!("[{}]", item("a1", "running"))),
+        other => panic!("{other}"),
+    });
+    let backend = PodmanBackend::new(service.config().with_deadline(DEADLINE)).unwrap();
+    let seen = lines(&backend, &say, |line| line.contains("stopped")).await;
+    assert!(seen.iter().any(|line| line.contains("a1 is running")), "{seen:#?}");
+    assert!(seen.iter().all(|line| !line.starts_with('!')), "the link is up: {seen:#?}");
+}
+
+#[tokio::test]
+async fn a_position_that_cannot_be_looked_up_in_time_costs_the_history_and_not_the_watch() {
+    let first = message("a1", "start", 100, ALONE);
+    let say = Arc::new(Notify::new());
+    let (said, opened) = (Arc::clone(&say), AtomicUsize::new(0));
+    let service = Service::new(PODMAN, move |request| match request {
+        "GET /info" => Reply::ok(JOURNAL),
+        _ if request.contains("stream=false") => match opened.load(Ordering::SeqCst) {
+            1 => Reply::ok(first.clone()),
+            _ => Reply::Silent,
+        },
+        _ if request.starts_with("GET /events") => match opened.fetch_add(1, Ordering::SeqCst) {
+            // It ends once the watch has begun.
+            0 => Reply::Ending(Arc::clone(&said)),
+            _ => Reply::Silent,
+        },
+        _ if request.starts_with("GET /containers/json") => Reply::ok(format!("[{}]", item("a1", "running"))),
+        other => panic!("{other}"),
+    });
+    let backend = PodmanBackend::new(service.config().with_deadline(DEADLINE)).unwrap();
+    let mut completions = 0;
+    let counted = std::cell::RefCell::new(&mut completions);
+    let seen = lines(&backend, &say, |line| {
+        let mut counted = counted.borrow_mut();
+        **counted += usize::from(line.starts_with('='));
+        **counted == 2
+    })
+    .await;
+    let last = seen.last().unwrap();
+    assert!(last.contains("history"), "a resync, with its reason: {seen:#?}");
+}
+
+#[tokio::test]
+async fn a_silent_stream_is_kept_where_the_log_cannot_be_read_in_time() {
+    let first = message("a1", "start", 100, ALONE);
+    let news = message("a1", "died", 200, ALONE);
+    let (say, listed) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+    let (said, counted, opened) = (Arc::clone(&say), Arc::clone(&listed), AtomicUsize::new(0));
+    let service = Service::new(PODMAN, move |request| match request {
+        "GET /info" => Reply::ok(JOURNAL),
+        _ if request.contains("stream=false") => match opened.load(Ordering::SeqCst) {
+            1 => Reply::ok(first.clone()),
+            _ => Reply::Silent,
+        },
+        _ if request.starts_with("GET /events") => match opened.fetch_add(1, Ordering::SeqCst) {
+            0 => Reply::Open(Arc::clone(&said), first.clone() + &news),
+            _ => Reply::Silent,
+        },
+        _ if request.contains("filters") => Reply::ok(format!("[{}]", item("a1", "exited"))),
+        _ if request.starts_with("GET /containers/json") => {
+            // The second listing proves the stream.
+            if counted.fetch_add(1, Ordering::SeqCst) == 1 {
+                said.notify_one();
+            }
+            Reply::ok(format!("[{}]", item("a1", "running")))
+        }
+        other => panic!("{other}"),
+    });
+    let config = service.config().with_deadline(DEADLINE).with_max_silence(Duration::from_secs(8));
+    let backend = PodmanBackend::new(config).unwrap();
+    let seen = lines(&backend, &Notify::new(), |line| line.contains("stopped")).await;
+    assert!(listed.load(Ordering::SeqCst) >= 2, "{:?}", service.asked());
+    assert!(seen.iter().all(|line| !line.starts_with('!')), "the link is up: {seen:#?}");
+}
+
+/// The end of what a new file has of the old one, as Podman 4.5 and later write it.
+fn rotated(nanos: u32) -> String {
+    format!(
+        r#"{{"Type":"system","Action":"log-rotation","Actor":{{"ID":"","Attributes":{{"name":"/events.log","io.podman.event.rotate":"end"}}}},"timeNano":1796052116{nanos:09}}}"#
+    ) + "\n"
+}
+
+#[tokio::test]
+async fn a_log_that_is_replaced_under_the_stream_is_read_again_from_the_last_message() {
+    let before = message("a1", "start", 100, ALONE);
+    // Written just before the file was replaced, and not read from it any more.
+    let skipped = message("a1", "died", 200, ALONE);
+    let end = rotated(300);
+    let whole = before.clone() + &skipped + &end;
+    let say = Arc::new(Notify::new());
+    let (said, opened) = (Arc::clone(&say), AtomicUsize::new(0));
+    let service = Service::new(PODMAN, move |request| match request {
+        "GET /info" => Reply::ok(FILE),
+        _ if request.contains("stream=false") => match opened.load(Ordering::SeqCst) {
+            1 => Reply::ok(before.clone()),
+            _ => Reply::ok(whole.clone()),
+        },
+        _ if request.starts_with("GET /events") && opened.fetch_add(1, Ordering::SeqCst) == 0 => {
+            Reply::Open(Arc::clone(&said), before.clone() + &end)
+        }
+        _ if request.starts_with("GET /events") => {
+            let now = Arc::new(Notify::new());
+            now.notify_one();
+            Reply::Open(now, whole.clone() + &message("a2", "create", 400, ALONE))
+        }
+        _ if request.contains("filters") => Reply::ok(format!("[{}]", item("a1", "exited"))),
+        _ if request.starts_with("GET /containers/json") => Reply::ok(format!("[{}]", item("a1", "running"))),
+        other => panic!("{other}"),
+    });
+    let seen = lines(&service.backend(), &say, |line| line.contains("a2")).await;
+    assert!(seen.iter().any(|line| line.contains("a1 is stopped")), "{seen:#?}");
+    assert!(seen.iter().all(|line| !line.starts_with('!')), "no gap: {seen:#?}");
+    assert_eq!(seen.iter().filter(|line| line.starts_with('=')).count(), 1, "no resync: {seen:#?}");
+    let opened = service.asked().iter().filter(|one| one.contains("/events") && !one.contains("stream=false")).count();
+    assert_eq!(opened, 2, "once for each rotation: {:?}", service.asked());
+}
+
+#[tokio::test]
+async fn a_container_that_makes_every_listing_fail_is_inspected_and_hides_no_other() {
+    let bad = "0123456789abcdef".repeat(4);
+    let refused = format!(
+        r#"{{"cause":"no such file or directory","message":"joining network namespace of container {bad}: failed to Statfs","response":500}}"#
+    );
+    let inspected = format!("GET /containers/{bad}/json");
+    let body = format!(r#"{{"Id":"{bad}","Name":"lost","State":{{"Status":"running"}}}}"#);
+    let service = Service::new(PODMAN, move |request| match request {
+        "GET /info" => Reply::ok(FILE),
+        _ if request.contains("stream=false") => Reply::ok(""),
+        _ if request.starts_with("GET /events") => Reply::Silent,
+        _ if *request == inspected => Reply::ok(body.clone()),
+        // By the pattern for ids that begin otherwise.
+        _ if request.contains("filters") && request.contains("%5E0%5B%5E1%5D") => {
+            Reply::ok(format!("[{}]", item("a1", "running")))
+        }
+        _ if request.starts_with("GET /containers/json") => Reply::Whole(500, refused.clone()),
+        other => panic!("{other}"),
+    });
+    let seen = lines(&service.backend(), &Notify::new(), |line| line.starts_with('=')).await;
+    for name in ["lost", "a1"] {
+        assert!(seen.iter().any(|line| line.contains(&format!("{name} is running"))), "{seen:#?}");
+    }
+}
