@@ -53,7 +53,7 @@ fn main() {
                 let (faster, less) = (figures.faster("runtide", "bollard"), figures.cpu_ratio("runtide", "bollard"));
                 let (goal, faster, less) = if name == "runtide" {
                     let goal = met("≥ bollard's rate", faster >= 1.0) + "; " + &met("≤ its CPU", less <= 1.0);
-                    (if per_chunk == 1 { goal } else { String::new() }, String::new(), String::new())
+                    (goal, String::new(), String::new())
                 } else {
                     (String::new(), times(faster), percent(less))
                 };

@@ -48,8 +48,8 @@ fn time(text: &str) -> Result<Duration, String> {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
-    let known = testbed::KNOWN.into_iter().filter(|daemon| DAEMONS.contains(daemon));
-    let Some(daemon) = known.into_iter().find(|daemon| *daemon == arguments.daemon) else {
+    let is_it = |daemon: &&str| DAEMONS.contains(daemon) && *daemon == arguments.daemon;
+    let Some(daemon) = testbed::KNOWN.into_iter().find(is_it) else {
         return Err(Failure::refused(format_args!(
             "chaos: there is no {}; there are {}",
             arguments.daemon,
@@ -67,7 +67,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     if let Some((_, why)) = stage.missing.first() {
         return Err(Failure::refused(format_args!("chaos: {daemon} is {why}")));
     }
-    // A seed that nobody chose is small, so that it can be typed.
+    // A seed by default is small, so that it can be typed.
     let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
     let seed = arguments.seed.unwrap_or(now % 1_000_000);
     say!("chaos: {daemon} for {} s, seed {seed}", arguments.time.as_secs());
@@ -76,9 +76,11 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     command.env("RUNTIDE_CHAOS_SECONDS", arguments.time.as_secs().to_string());
     command.env("RUNTIDE_CHAOS_SEED", seed.to_string());
     stage.apply(&mut command);
-    let again =
-        if testbed::LATER.contains(&daemon) { stage.again_on(daemon).unwrap_or_default() } else { Default::default() };
-    command.envs(&again);
+    if testbed::LATER.contains(&daemon)
+        && let Some(again) = stage.again_on(daemon)
+    {
+        command.envs(again);
+    }
     let ran = process::pass_through(&mut command, arguments.time + BEYOND);
     let cleared = stage.clear();
     let status = ran?;

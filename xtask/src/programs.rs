@@ -152,7 +152,7 @@ impl Program {
     }
 
     fn command_in(&self, lane: Lane) -> Command {
-        let command = self.command();
+        let mut command = self.command();
         // A program without a daemon yields the processor to those with one, whose tests depend on time.
         if lane == Lane::Alone {
             return process::patient(&command);

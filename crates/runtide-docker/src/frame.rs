@@ -34,6 +34,10 @@ impl<'a> Iterator for Frames<'a> {
 
     /// `None`: the next value is incomplete.
     fn next(&mut self) -> Option<Framed<'a>> {
+        if let Some((event, length)) = Event::plain(self.0.rest()) {
+            self.0.pass(length);
+            return Some(Framed::Event(event));
+        }
         self.0.next().map(|framed| match framed {
             engine::Framed::Value(event) => Framed::Event(event),
             engine::Framed::Unreadable(bytes) => Framed::Unreadable(subject(bytes)),

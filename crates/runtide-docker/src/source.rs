@@ -123,6 +123,11 @@ impl DockerSource {
             if read == BATCH && out.len() - before < BATCH {
                 continue;
             }
+            if read > 0 && out.len() > before {
+                // The signals that are at hand are delivered before the connection is looked at again.
+                self.hear();
+                return Poll::Ready(Ok(Flow::Open));
+            }
             let Some(subscription) = &mut self.subscription else {
                 return Poll::Ready(match self.broken.take() {
                     Some(error) if out.len() == before => Err(error),
@@ -150,7 +155,7 @@ impl DockerSource {
                     }
                     if self.replaying.is_some() {
                         let quiet = self.heard + QUIET;
-                        ready!(self.arm(quiet).as_mut().poll(cx));
+                        ready!(self.poll_until(cx, quiet));
                         self.caught_up(out);
                         return Poll::Ready(Ok(Flow::Open));
                     }
@@ -170,12 +175,13 @@ impl DockerSource {
             let settled = self.settled_before.filter(|(until, _)| now < *until).map(|(_, before)| before);
             let mut reported_state = self.reported_state.lock();
             let mut frames = Frames::of(unread);
+            let mut text = String::new();
             while read < BATCH
                 && let Some(framed) = frames.next()
             {
                 match framed {
                     Framed::Event(event) => {
-                        let token = event.token();
+                        let token = event.token(&mut text);
                         reached = event.nanoseconds().unwrap_or(reached);
                         if event.nanoseconds().zip(settled).is_some_and(|(at, settled)| at < settled) {
                             reported_state.learn(&event);
@@ -211,11 +217,17 @@ impl DockerSource {
         out.push(Signal::new(SignalBody::CaughtUp).with_token(self.last.clone()));
     }
 
-    fn arm(&mut self, due: Instant) -> &mut Pin<Box<Sleep>> {
-        if self.alarm.deadline() != due {
-            self.alarm.as_mut().reset(due);
+    /// Waits until `due`, which moves with each message: an alarm that is set too early stays, and is set again when it goes off.
+    fn poll_until(&mut self, cx: &mut Context<'_>, due: Instant) -> Poll<()> {
+        loop {
+            if self.alarm.is_elapsed() || self.alarm.deadline() > due {
+                self.alarm.as_mut().reset(due);
+            }
+            ready!(self.alarm.as_mut().poll(cx));
+            if Instant::now() >= due {
+                return Poll::Ready(());
+            }
         }
-        &mut self.alarm
     }
 
     /// After half of the longest silence, opens a second stream, which either proves that no event was missed or reports the
@@ -237,7 +249,7 @@ impl DockerSource {
                 };
             }
             let due = saturating_add(self.heard, self.client.config().max_silence / 2);
-            ready!(self.arm(due).as_mut().poll(cx));
+            ready!(self.poll_until(cx, due));
             tracing::debug!(backend = %self.client.id(), "the event stream is silent: proving it");
             let (client, inspector, last) = (self.client.clone(), Arc::clone(&self.inspector), self.last.clone());
             let reported_state = self.reported_state.clone();

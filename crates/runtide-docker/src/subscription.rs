@@ -70,7 +70,7 @@ impl EventSubscription {
         let mut subscription = Self::open(client, Some(since)).await?;
         let latest = Instant::now() + LONGEST;
         let too_late = nanoseconds_of(token).map(|at| at + DISORDER.as_nanos());
-        let mut scanned = 0;
+        let (mut scanned, mut text) = (0, String::new());
         let (mut asking, mut asked) = (true, pin!(forgets(client, token)));
         loop {
             let mut frames = Frames::of(subscription.unread().get(scanned..).unwrap_or_default());
@@ -78,7 +78,7 @@ impl EventSubscription {
             while let Some(framed) = frames.next() {
                 scanned = before + frames.read();
                 let Framed::Event(event) = framed else { continue };
-                if event.token().as_ref() == Some(token) {
+                if event.token(&mut text).as_ref() == Some(token) {
                     subscription.consume(scanned);
                     return Ok((subscription, Proof::Continues));
                 }
@@ -154,7 +154,8 @@ async fn forgets(client: &Client, token: &ResumeToken) -> bool {
     let since = stamp(at.saturating_sub(DISORDER));
     let path = format!("/events?since={since}&until={}&{FILTER}", stamp(at));
     let Ok(history) = client.call(OPERATION, Request::get(path), client.deadline()).await else { return false };
-    !Frames::of(&history).any(|framed| matches!(framed, Framed::Event(event) if event.token().as_ref() == Some(token)))
+    !Frames::of(&history)
+        .any(|framed| matches!(framed, Framed::Event(event) if event.token(&mut String::new()).as_ref() == Some(token)))
 }
 
 /// The `since` for a token: its time less [`DISORDER`], as `sec.nnnnnnnnn`. `None`: the token is another source's.

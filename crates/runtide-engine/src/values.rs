@@ -38,6 +38,16 @@ impl<'a, T: Deserialize<'a>> Values<'a, T> {
     pub fn read(&self) -> usize {
         self.read
     }
+
+    /// The text that is still to be read, up to where it is no text.
+    pub fn rest(&self) -> &'a str {
+        self.text.get(self.read..).unwrap_or_default()
+    }
+
+    /// Marks the first `length` bytes of the rest as read, by a caller who found a value there.
+    pub fn pass(&mut self, length: usize) {
+        self.read += length;
+    }
 }
 
 impl<'a, T: Deserialize<'a>> Iterator for Values<'a, T> {
@@ -45,7 +55,7 @@ impl<'a, T: Deserialize<'a>> Iterator for Values<'a, T> {
 
     /// `None`: the next value is incomplete.
     fn next(&mut self) -> Option<Framed<'a, T>> {
-        let text = self.text.get(self.read..).and_then(|text| first(serde_json::Deserializer::from_str(text)));
+        let text = first(serde_json::Deserializer::from_str(self.rest()));
         let (framed, length) = match text {
             Some((Ok(value), length)) => (Framed::Value(value), length),
             Some((Err(error), _)) if error.is_eof() && self.text.len() == self.bytes.len() => return None,

@@ -12,7 +12,7 @@
     reason = "a test fails by panicking, also in what tests share"
 )]
 
-/// What is shared with the other tests.
+/// Members and harness, shared with the other tests.
 #[allow(dead_code, reason = "they use the rest")]
 mod it {
     pub mod cluster;

@@ -16,6 +16,7 @@ mod origin;
 mod pods;
 mod polled;
 mod progress;
+mod recent;
 mod secrets;
 mod source;
 mod subscription;

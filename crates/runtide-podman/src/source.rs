@@ -26,6 +26,7 @@ use crate::{
     normalize::{self, Action, Event, Kind},
     polled::Poller,
     progress::Progress,
+    recent::Recent,
     subscription::{self, Connection, DISORDER, Subscription},
 };
 
@@ -56,6 +57,8 @@ pub(crate) struct PodmanSource {
     last: Option<ResumeToken>,
     /// Begin of the stream, as long as no message came.
     began: Option<Duration>,
+    /// The messages that the stream has passed.
+    recent: Recent,
     /// Messages up to and with this one are no news.
     skip: Option<ResumeToken>,
     /// A replay is under way, up to and with this message.
@@ -104,7 +107,7 @@ struct Drained {
     read: usize,
     /// The next message is about a container of a pod that is not known, which may be its infra container; true if its name says so.
     unknown: Option<(InstanceId, bool)>,
-    /// The last message said that the log was replaced: what was written just before may not be in the stream.
+    /// The next message says that the log was replaced: what was written just before may not be in the stream.
     rotated: bool,
 }
 
@@ -123,6 +126,7 @@ impl PodmanSource {
             poller: None,
             last: None,
             began: None,
+            recent: Recent::default(),
             skip: None,
             replaying: None,
             pending: VecDeque::new(),
@@ -334,7 +338,11 @@ impl PodmanSource {
                             break;
                         }
                     }
-                    if let Some(skip) = &self.skip {
+                    let is_repeated = token.as_ref().is_some_and(|token| self.recent.contains(token));
+                    if is_repeated && self.skip.is_none() {
+                        // It is no news.
+                    } else if let Some(skip) = &self.skip {
+                        self.recent.insert(token.as_ref());
                         if token.as_ref() == Some(skip) {
                             self.skip = None;
                         } else if is_beyond(&event, skip) {
@@ -357,6 +365,7 @@ impl PodmanSource {
                         }
                         self.last = token.clone().or(self.last.take());
                         self.progress.reach(self.last.as_ref());
+                        self.recent.insert(token.as_ref());
                     }
                     if token.is_some() && token == self.replaying {
                         self.replaying = None;
@@ -530,6 +539,7 @@ impl Source for PodmanSource {
     async fn open(&mut self, resume: Option<&ResumeToken>) -> Result<Opened> {
         (self.feed, self.poller, self.asking, self.placing) = (None, None, None, None);
         self.checked.clear();
+        self.recent.clear();
         self.pending.clear();
         self.broken = None;
         self.hear();

@@ -14,6 +14,7 @@
 #[allow(dead_code, reason = "shared with the laws")]
 #[path = "conformance/event_log.rs"]
 mod event_log;
+#[allow(dead_code, reason = "shared with the laws")]
 #[path = "conformance/harness.rs"]
 mod harness;
 #[allow(dead_code, reason = "shared with the laws")]

@@ -62,7 +62,7 @@ impl Figures {
     pub(super) fn progress(&self, elapsed: Duration, is_calm: bool) -> String {
         let count = |count: Option<usize>| count.map_or_else(|| "?".to_owned(), |count| count.to_string());
         format!(
-            "{:4} s: round {} {}: holds; {} events, {} edges compared, {} descriptors, {} KiB",
+            "{:4} s: round {} {}: holds; {} events ({} compared one by one), {} descriptors, {} KiB",
             elapsed.as_secs(),
             self.rounds,
             if is_calm { "(calm)" } else { "(faults)" },
@@ -88,7 +88,9 @@ impl fmt::Display for Figures {
         writeln!(f, "  faults: {}", counts(&self.faults))?;
         writeln!(f, "  events: {}", counts(&self.events))?;
         writeln!(f, "  resyncs: {}", counts(&self.gaps))?;
-        writeln!(f, "  {} starts, stops and removals compared one by one in rounds without a gap", self.proven)?;
+        if self.proven > 0 {
+            writeln!(f, "  {} starts, stops and removals compared one by one in rounds without a gap", self.proven)?;
+        }
         writeln!(f, "  at check points: at most {:?}, at last {:?}", self.most, self.last)?;
         if let (Some((first, last)), Some(memory)) = (self.growth, self.memory) {
             writeln!(f, "  memory: {first} KiB after the warm-up, {last} KiB at the end, {} KiB at most", memory.peak)?;

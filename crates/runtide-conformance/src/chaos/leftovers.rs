@@ -17,7 +17,7 @@ impl Objects {
     /// Instances are inspected from outside; networks and volumes are listed by the backend, since a harness lists none.
     pub(super) async fn now(h: &dyn Harness, backend: &dyn RuntimeBackend) -> Done<Self> {
         let mut all = BTreeSet::new();
-        all.extend(h.truth().await?.into_iter().map(|instance| ("instance", instance.name.to_string())));
+        all.extend(h.truth().await?.into_iter().map(|instance| ("instance", instance.name)));
         if let Some(networks) = backend.networks() {
             let networks = networks.list().await.map_err(Obstacle::failed)?;
             all.extend(networks.into_iter().map(|network| ("network", network.name)));
@@ -37,7 +37,7 @@ impl Objects {
 /// Removes the run's objects: those of the backend by their owner's label, the harness's own by their name. Returns what is left
 /// that was not there `before`.
 ///
-/// A request whose answer was lost may still be carried out, so it looks again until nothing came for a while.
+/// A request whose answer was lost may still be carried out, so it lists again until two listings in a row have nothing.
 pub(super) async fn reap(scene: &Scene, before: &Objects) -> Vec<String> {
     let timing = scene.harness.timing();
     let deadline = Instant::now() + timing.timeout;

@@ -185,7 +185,7 @@ struct Stage {
     plan: Plan,
     harness: Arc<dyn Harness>,
     scene: Arc<Scene>,
-    /// What was held before there was a backend.
+    /// Resources that the process held before there was a backend.
     bare: Held,
     before: Objects,
     figures: Figures,
@@ -403,7 +403,7 @@ fn is_calm(round: u64) -> bool {
     round.is_multiple_of(3)
 }
 
-/// What was held, and the memory, at the last check point of the warm-up.
+/// Resources and memory at the last check point of the warm-up.
 #[derive(Default)]
 struct Warm(Option<(Held, Option<Memory>)>);
 

@@ -158,7 +158,7 @@ async fn churn(writers: Vec<Writer>, until: Instant) -> Vec<Writer> {
     done
 }
 
-/// What a resource may be: its body, or absent.
+/// A possible state of a resource: its body, or absent.
 type Body = Option<Vec<u8>>;
 
 /// One writer, and all that its resources may be.

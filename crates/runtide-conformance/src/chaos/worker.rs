@@ -31,7 +31,7 @@ const STEPS_OF_A_TRANSFER: u32 = 8;
 /// Ends the name of each instance that is created beside the backend: the harness, and not the backend, has to remove it.
 pub(super) const BESIDE: &str = "-beside";
 
-/// What all workers of a run share.
+/// State that all workers of a run share.
 pub(super) struct Scene {
     pub(super) backend: Arc<dyn RuntimeBackend>,
     pub(super) calls: Calls,
@@ -125,7 +125,7 @@ impl Hand<'_> {
                 (self.beside("create", self.scene.harness.create(&name, &work)).await, code)
             }
         };
-        // What an unknown outcome left is found by its label or by its name.
+        // An instance of a create without an answer is found by its label, or by its name.
         let Some(id) = id else { return };
         for (side, act) in acts {
             self.act(*side, *act, &id, code).await;

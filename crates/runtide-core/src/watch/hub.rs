@@ -46,7 +46,7 @@ pub(super) struct State {
     pub(super) over: bool,
 }
 
-/// What the driver's task needs to know after a step.
+/// The outcome of a step, for the driver's task.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct After {
     /// Time of the next tick.

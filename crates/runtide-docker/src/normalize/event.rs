@@ -1,5 +1,7 @@
 //! Messages of `/events`, borrowed from the buffer that they arrived in.
 
+mod plain;
+
 use std::{
     fmt,
     time::{Duration, SystemTime},
@@ -89,6 +91,14 @@ pub(crate) enum Action {
     Other,
 }
 
+impl<'a> Event<'a> {
+    /// The message at the beginning of the text, and the length up to its end, if it has the form of nearly all messages; any other is
+    /// for serde to read.
+    pub(crate) fn plain(text: &'a str) -> Option<(Self, usize)> {
+        plain::message(text)
+    }
+}
+
 impl Event<'_> {
     /// The message is about a network.
     pub(crate) fn is_network(&self) -> bool {
@@ -152,20 +162,20 @@ impl Event<'_> {
     }
 
     /// `sec.nnnnnnnnn verb id`: the same fact has the same token in every replay. Only the first word of the verb counts, since
-    /// a command line may follow it.
-    pub(crate) fn token(&self) -> Option<ResumeToken> {
+    /// a command line may follow it. `text` is overwritten: its memory serves for many.
+    pub(crate) fn token(&self, text: &mut String) -> Option<ResumeToken> {
         const SECOND: u64 = 1_000_000_000;
         let nano = self.nanoseconds()?;
         let id = container::short(self.container().unwrap_or_else(|| self.actor_id()));
         let prefix = if self.is_network() { "network-" } else { "" };
-        let mut token = String::with_capacity(64);
-        digits(&mut token, nano / SECOND, 1);
-        token.push('.');
-        digits(&mut token, nano % SECOND, 9);
+        text.clear();
+        digits(text, nano / SECOND, 1);
+        text.push('.');
+        digits(text, nano % SECOND, 9);
         for part in [" ", prefix, self.verb(), " ", id] {
-            token.push_str(part);
+            text.push_str(part);
         }
-        Some(ResumeToken::from(token.as_str()))
+        Some(ResumeToken::from(text.as_str()))
     }
 }
 
@@ -189,9 +199,13 @@ fn digits(out: &mut String, mut number: u64, least: usize) {
 #[derive(Debug, Default)]
 pub(crate) struct Attributes<'a>(Vec<(Text<'a>, Text<'a>)>);
 
-/// Keys that Docker itself adds to a container's messages.
-const NATIVE: [&str; 8] =
-    ["image", "name", "exitCode", "containerExitCode", "execDuration", "signal", "oldName", "execID"];
+/// True for a key that Docker itself adds to a container's messages.
+fn is_native(key: &str) -> bool {
+    matches!(
+        key,
+        "image" | "name" | "exitCode" | "containerExitCode" | "execDuration" | "signal" | "oldName" | "execID"
+    )
+}
 
 impl Attributes<'_> {
     pub(crate) fn get(&self, key: &str) -> Option<&str> {
@@ -204,7 +218,7 @@ impl Attributes<'_> {
 
     /// The labels, without Docker's own keys: a label of such a name cannot be distinguished from them.
     pub(crate) fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().filter(|(key, _)| !NATIVE.contains(&&**key)).map(|(key, value)| (&**key, &**value))
+        self.0.iter().filter(|(key, _)| !is_native(key)).map(|(key, value)| (&**key, &**value))
     }
 }
 

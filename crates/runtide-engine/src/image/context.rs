@@ -310,7 +310,7 @@ fn open(rules: Rules, given: &Path, dockerfile: Option<&Path>) -> std::result::R
 /// Ends of the names of ignore files that are for one Dockerfile, the first of which that exists is honoured.
 const SUFFIXES: [&str; 2] = [DOCKERS, PODMANS];
 
-/// What is left out, and the ignore file that comes first, with its path in the context.
+/// The patterns of the ignore files, and the file that comes first with its path in the context.
 type Read = (Option<(String, Vec<u8>)>, Ignored);
 
 fn read_ignored(rules: Rules, root: &Path, dockerfile: &Path) -> std::result::Result<Read, Unfit> {

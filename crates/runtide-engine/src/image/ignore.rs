@@ -19,7 +19,7 @@ pub(super) struct BadPattern {
     pub(super) reason: &'static str,
 }
 
-/// What the ignore files of a context leave out of it.
+/// The patterns of the ignore files of a context.
 #[derive(Debug)]
 pub(super) enum Ignored {
     Docker(Patterns),

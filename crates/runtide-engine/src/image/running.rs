@@ -19,7 +19,7 @@ use crate::{
     request::Request,
 };
 
-/// What was asked for, and the engine's words about its result so far.
+/// The request, and the engine's words about its result so far.
 pub trait Goal: fmt::Debug + Send + 'static {
     /// Notes what a line says of the result.
     fn note(&mut self, line: &Progress);

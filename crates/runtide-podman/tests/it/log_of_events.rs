@@ -172,6 +172,29 @@ async fn a_log_that_is_replaced_under_the_stream_is_read_again_from_the_last_mes
 }
 
 #[tokio::test]
+async fn a_stream_that_repeats_the_log_repeats_no_event() {
+    let old = message("a1", "start", 100, ALONE) + &message("a1", "died", 200, ALONE);
+    // Of a file that was replaced before, so that Podman takes the copy to end here.
+    let lines = old.clone() + &message("a2", "create", 300, ALONE) + &old + &message("a3", "create", 400, ALONE);
+    let say = Arc::new(Notify::new());
+    let said = Arc::clone(&say);
+    let service = Service::new(PODMAN, move |request| match request {
+        "GET /info" => Reply::ok(FILE),
+        _ if request.contains("stream=false") => Reply::ok(""),
+        _ if request.starts_with("GET /events") => Reply::Open(Arc::clone(&said), lines.clone()),
+        _ if request.starts_with("GET /containers/json") => Reply::ok("[]"),
+        other => panic!("{other}"),
+    });
+    let seen = lines_of(&service, &say).await;
+    let ends = seen.iter().filter(|line| line.contains("a1 is stopped")).count();
+    assert_eq!(ends, 1, "{seen:#?}");
+}
+
+async fn lines_of(service: &Service, say: &Notify) -> Vec<String> {
+    lines(&service.backend(), say, |line| line.contains("a3 is")).await
+}
+
+#[tokio::test]
 async fn a_container_that_makes_every_listing_fail_is_inspected_and_hides_no_other() {
     let bad = "0123456789abcdef".repeat(4);
     let refused = format!(

@@ -161,7 +161,7 @@ fn of_go(expression: &str) -> Result<String, &'static str> {
     Ok(made)
 }
 
-/// What stands behind a brace makes it one of a repetition, as `{2,3}`.
+/// True if the text behind a brace makes it one of a repetition, as `{2,3}`.
 fn is_repetition(rest: &[char]) -> bool {
     let Some(end) = rest.iter().position(|character| *character == '}') else { return false };
     let inside: String = rest.iter().take(end).collect();
@@ -190,7 +190,7 @@ mod tests {
             (&["a"][..], "a/b", true),
             (&["/a/"], "a", true),
             (&["!a", "a"], "a", true),
-            // What is kept below a folder is kept, whichever way the pattern is written; with Docker `!*/b` keeps nothing in `a`.
+            // A file below a folder is kept, whichever way the pattern is written; with Docker `!*/b` keeps nothing in `a`.
             (&["a", "!*/b"], "a/b", false),
             (&["a", "!a/b", "a/b/c"], "a/b/d", false),
             (&["a", "!a/b"], "a", true),

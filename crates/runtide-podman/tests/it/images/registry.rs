@@ -105,7 +105,7 @@ async fn a_registry_with_a_password_is_open_to_those_who_have_it() {
     assert_eq!(pulled, [name.to_string()]);
     assert_eq!(images.remove(&name).await.unwrap(), Effect::Changed);
 
-    // What `podman login` writes is what is found.
+    // The file that `podman login` writes is found.
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("auth.json");
     let login = tokio::process::Command::new("podman")
