@@ -201,13 +201,13 @@ impl Pods {
         };
         let (client, this) = (self.client.clone(), creation.clone());
         let request = Request::post("/pods/create").with_json(&spec);
-        let make = async move {
+        let creating = async move {
             let made = client.call(OPERATION, request, LATEST_ANSWER).await?;
             let made: Named =
                 serde_json::from_slice(&made).map_err(|error| client.site(OPERATION).undecodable(error))?;
             Ok((made.id, this.guard()))
         };
-        let made = self.client.within(site, self.client.deadline(), creation.run(make)).await;
+        let made = self.client.within(site, self.client.deadline(), creation.run(creating)).await;
         let (id, guard) = made.map_err(|refusal| match refusal.message() {
             // A container's name is a refusal of 500, a pod's one of 409.
             message if is_answer(&refusal) && message.contains("is in use") => {

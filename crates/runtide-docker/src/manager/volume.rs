@@ -164,13 +164,13 @@ async fn create(on: On<'_>, spec: &VolumeSpec) -> Result<VolumeId> {
     let body = Body { name: spec.name.as_deref(), driver: spec.driver.as_deref(), driver_opts: &spec.options, labels };
     let request = Request::post("/volumes/create").with_json(&body);
     let (client, operation, this) = (on.client.clone(), on.operation, creation.clone());
-    let make = async move {
+    let creating = async move {
         let made = client.call(operation, request, LATEST_ANSWER).await?;
         // Dropped with the call, it removes the volume if it has the label, and no other client's.
         let guard = this.guard();
         Ok((item::<Volume>(&client, operation, &made)?, guard))
     };
-    let (made, guard) = creation.run(make).await.map_err(|error| on.located(error))?;
+    let (made, guard) = creation.run(creating).await.map_err(|error| on.located(error))?;
     guard.keep();
     if made.has_label(creation.label()) {
         return Ok(VolumeId::from(made.name));

@@ -178,14 +178,14 @@ async fn create(client: &Client, operation: &'static str, name: &str, mut body: 
     body.labels.extend([creation.label()]);
     let request = Request::post("/networks/create").with_json(&body);
     let (of, this) = (client.clone(), creation.clone());
-    let make = async move {
+    let creating = async move {
         let made = of.call(operation, request, LATEST_ANSWER).await?;
         let Made { id } = serde_json::from_slice(&made).map_err(|error| of.site(operation).undecodable(error))?;
         // Dropped with the call, it removes the network.
         Ok((id, this.guard()))
     };
     let located = |error: Error| error.with_context("network", name);
-    let (id, guard) = creation.run(make).await.map_err(|error| located(refused(client, operation, error)))?;
+    let (id, guard) = creation.run(creating).await.map_err(|error| located(refused(client, operation, error)))?;
     guard.keep();
     Ok(NetworkId::from(id))
 }

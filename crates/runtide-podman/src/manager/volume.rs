@@ -182,12 +182,12 @@ async fn create(on: On<'_>, spec: &VolumeSpec) -> Result<VolumeId> {
     let body = Body { name: spec.name.as_deref(), driver: spec.driver.as_deref(), options: &spec.options, labels };
     let request = Request::post("/volumes/create").with_json(&body);
     let (client, operation, this) = (on.client.clone(), on.operation, creation.clone());
-    let make = async move {
+    let creating = async move {
         let made = client.call(operation, request, LATEST_ANSWER).await?;
         let guard = this.guard();
         Ok((item::<Volume>(&client, operation, &made)?, guard))
     };
-    match creation.run(make).await {
+    match creation.run(creating).await {
         Ok((made, guard)) => {
             guard.keep();
             Ok(VolumeId::from(made.name))
