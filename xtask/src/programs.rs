@@ -3,7 +3,6 @@
 //! Most of them wait for their daemon most of the time. `cargo test` would run one after the other.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -23,11 +22,6 @@ use crate::workspace;
 const BUILD: Duration = Duration::from_secs(40 * 60);
 /// Limit of one program, or of one `cargo test` with its build.
 const RUN: Duration = Duration::from_secs(30 * 60);
-
-/// The variable with the number of tests that a program runs at once; if it is not set, as many as there are processors.
-const TEST_THREADS: &str = "RUST_TEST_THREADS";
-/// Tests at once in a program whose tests mostly wait for a daemon, on any machine.
-const AT_ONCE: &str = "4";
 
 /// A queue of programs that share a daemon and kill it: one of them runs at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -154,13 +148,7 @@ impl Program {
     fn command_in(&self, lane: Lane) -> Command {
         let mut command = self.command();
         // A program without a daemon yields the processor to those with one, whose tests depend on time.
-        if lane == Lane::Alone {
-            return process::patient(&command);
-        }
-        if env::var_os(TEST_THREADS).is_none() {
-            command.env(TEST_THREADS, AT_ONCE);
-        }
-        command
+        if lane == Lane::Alone { process::patient(&command) } else { command }
     }
 }
 
