@@ -10,10 +10,10 @@ use crate::duration;
 /// The runtime to use, and its address.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Target {
-    /// The runtime: auto, memory, docker or systemd. auto takes the Docker that answers on this machine
+    /// The runtime: auto, memory, docker, podman or systemd. auto takes the Docker that answers on this machine
     #[arg(long, value_name = "KIND", default_value = "auto")]
     pub backend: Choice,
-    /// The address of Docker, as unix:///path or tcp://host:port; implies --backend docker
+    /// The address of Docker, as unix:///path or tcp://host:port; implies --backend docker. With --backend podman, that of Podman
     #[arg(long, value_name = "ENDPOINT")]
     pub host: Option<String>,
     /// The systemd to use.
@@ -48,7 +48,7 @@ pub enum Choice {
 
 impl Choice {
     /// The runtimes for which this build has a backend.
-    pub(crate) const KINDS: [&str; 3] = ["memory", "docker", "systemd"];
+    pub(crate) const KINDS: [&str; 4] = ["memory", "docker", "podman", "systemd"];
 }
 
 impl FromStr for Choice {
@@ -135,7 +135,10 @@ mod tests {
     fn an_unknown_runtime_is_refused_with_the_accepted_ones() {
         let error = "dokcer".parse::<Choice>().unwrap_err();
         assert!(error.starts_with("'dokcer' is not a runtime"), "{error}");
-        assert!(error.ends_with("expected one of auto, memory, docker, systemd"), "what this build has: {error}");
+        assert!(
+            error.ends_with("expected one of auto, memory, docker, podman, systemd"),
+            "what this build has: {error}"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{future, sync::Arc, time::Duration};
 use runtide_core::{Error, ErrorKind, RuntimeBackend, RuntimeKind};
 use runtide_docker::{Candidate, Config, Detection, DockerBackend, Endpoint, Origin, Outcome};
 use runtide_memory::{MemoryBackend, MemoryRuntime, RuntimeOptions};
+use runtide_podman::PodmanBackend;
 use runtide_systemd::SystemdBackend;
 
 use crate::{Choice, Stop, Target, note, stop::describe, systemd};
@@ -57,7 +58,10 @@ async fn requested(target: &Target) -> Result<Option<Arc<dyn RuntimeBackend>>, S
             let endpoint: Endpoint = host.parse()?;
             docker(Config::default().with_endpoint(endpoint), target).await.map(Some)
         }
-        (Choice::Kind(kind), Some(_)) => Err(Stop::refused(format_args!("--host is for docker, not for {kind}"))),
+        (Choice::Kind(RuntimeKind::Podman), host) => podman(host.as_deref(), target).await.map(Some),
+        (Choice::Kind(kind), Some(_)) => {
+            Err(Stop::refused(format_args!("--host is for docker and podman, not for {kind}")))
+        }
         (Choice::Kind(RuntimeKind::Docker), None) => match find(target).await {
             Detection { chosen: Some(config), .. } => docker(config, target).await.map(Some),
             Detection { candidates, .. } => Err(Stop::refused(refusal_of(&candidates).unwrap_or_else(|| {
@@ -96,6 +100,29 @@ async fn docker(config: Config, target: &Target) -> Result<Arc<dyn RuntimeBacken
     let backend = DockerBackend::new(config)?;
     let refused =
         |error: &Error| Stop::refused(format_args!("{endpoint}: {}{}", describe(error), advice(error.kind())));
+    answering(&backend, target).await.map_err(|error| refused(&error))?;
+    Ok(Arc::new(backend))
+}
+
+async fn podman(host: Option<&str>, target: &Target) -> Result<Arc<dyn RuntimeBackend>, Stop> {
+    let config = match host {
+        Some(host) => {
+            let endpoint: runtide_podman::Endpoint = host.parse()?;
+            runtide_podman::Config::default().with_endpoint(endpoint)
+        }
+        None => runtide_podman::Config::from_env()?,
+    };
+    let endpoint = config.endpoint.clone();
+    let backend = PodmanBackend::new(config)?;
+    let refused = |error: &Error| {
+        let advice = match error.kind() {
+            ErrorKind::Unavailable | ErrorKind::Timeout => {
+                "; start the service (systemctl --user start podman.socket), or name its address with --host or CONTAINER_HOST"
+            }
+            _ => "",
+        };
+        Stop::refused(format_args!("{endpoint}: {}{advice}", describe(error)))
+    };
     answering(&backend, target).await.map_err(|error| refused(&error))?;
     Ok(Arc::new(backend))
 }
@@ -204,6 +231,8 @@ mod tests {
             assert!(line.contains("unix:///nonexistent/docker.sock") && line.contains("--host"), "{line}");
         }
         assert!(refusal(target("docker", Some("ssh://host"))).await.contains("ssh"));
+        let line = refusal(target("podman", Some("unix:///nonexistent/podman.sock"))).await;
+        assert!(line.contains("unix:///nonexistent/podman.sock") && line.contains("CONTAINER_HOST"), "{line}");
     }
 
     #[tokio::test]
