@@ -151,20 +151,39 @@ fn on_docker_a_shell_is_interactive_and_its_exit_code_is_passed_on() {
         return report::skip("examples", "docker", "RUNTIDE_TEST_DOCKER is not set");
     };
     let daemon = Daemon::at(address.trim_start_matches("unix://").into());
-    let image = std::env::var("RUNTIDE_TEST_IMAGE").unwrap_or_else(|_| "runtide/busybox:latest".to_owned());
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let _turn = tokio.block_on(Turn::shared("docker")).unwrap();
     let name = format!("runtide-example-exec-{}", std::process::id());
+    let body = json!({"Image": image(), "Cmd": ["sleep", "600"], "StopTimeout": 1, "HostConfig": {"Init": true}});
+    shell_on("docker", &daemon, &address, &name, (format!("/containers/create?name={name}"), body));
+}
+
+#[test]
+fn on_podman_a_shell_is_interactive_and_its_exit_code_is_passed_on() {
+    let Ok(address) = std::env::var("RUNTIDE_TEST_PODMAN") else {
+        return report::skip("examples", "podman", "RUNTIDE_TEST_PODMAN is not set");
+    };
+    let daemon = Daemon::at(address.trim_start_matches("unix://").into()).below("/v4.0.0/libpod");
+    let name = format!("runtide-example-exec-{}", std::process::id());
+    let body = json!({"name": name, "image": image(), "command": ["sleep", "600"], "stop_timeout": 1});
+    shell_on("podman", &daemon, &address, &name, ("/containers/create".to_owned(), body));
+}
+
+fn image() -> String {
+    std::env::var("RUNTIDE_TEST_IMAGE").unwrap_or_else(|_| "runtide/busybox:latest".to_owned())
+}
+
+/// A shell with a terminal, in a container of this name that this request creates.
+fn shell_on(backend: &str, daemon: &Daemon, address: &str, name: &str, create: (String, serde_json::Value)) {
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _turn = tokio.block_on(Turn::shared(backend)).unwrap();
     let ask = |method: &str, path: String, body: serde_json::Value| {
         tokio.block_on(daemon.ask(method, &path, &body)).unwrap_or_else(|error| panic!("{error}"))
     };
-    let body = json!({"Image": image, "Cmd": ["sleep", "600"], "StopTimeout": 1, "HostConfig": {"Init": true}});
-    ask("POST", format!("/containers/create?name={name}"), body);
+    ask("POST", create.0, create.1);
     ask("POST", format!("/containers/{name}/start"), json!(null));
 
     let mut command = example("exec");
     let script = "printf 'ready> '; read -r line; echo \"<$line>\"; stty size; exit 5";
-    command.args(["-it", "--host", &address, &name, "sh", "-c", script]);
+    command.args(["-it", "--backend", backend, "--host", address, name, "sh", "-c", script]);
     let mut session = Session::start(command, 90, 20);
     session.until("ready> ");
     assert!(session.is_raw());
@@ -173,5 +192,5 @@ fn on_docker_a_shell_is_interactive_and_its_exit_code_is_passed_on() {
     session.until("20 90");
     let status = session.child.wait().unwrap();
     assert_eq!((status.code(), session.is_raw()), (Some(5), false), "the terminal is as it was");
-    ask("DELETE", format!("/containers/{name}?force=1"), json!(null));
+    ask("DELETE", format!("/containers/{name}?force=true"), json!(null));
 }

@@ -167,6 +167,7 @@ const IMPORTS: [Imports; 13] = [
             "runtide-journal",
             "runtide-memory",
             "runtide-docker",
+            "runtide-podman",
             "runtide-etcd",
             "runtide-podman",
             "runtide-systemd",

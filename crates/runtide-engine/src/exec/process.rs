@@ -193,8 +193,7 @@ impl<R: Records> ExecControl for Process<R> {
             }
             Err(owner.error(ErrorKind::Conflict, "the process has ended"))
         };
-        let site = owner.client.site(owner.operation);
-        owner.client.within(site, owner.client.deadline(), resized).await
+        owner.client.within(owner.client.site(owner.operation), owner.client.deadline(), resized).await
     }
 
     async fn wait(&self) -> Result<Option<ExitStatus>> {

@@ -105,7 +105,7 @@ async fn read(call: Call<'_>, container: &Container) -> Result<Option<Usage>> {
         Report { error: Some(_), .. } => Ok(None),
         Report { stats: Some(stats), .. } => {
             let sample = stats.first().ok_or_else(unreadable)?;
-            Ok(sample.usage(&Networks::of(call.client, container)))
+            Ok(sample.usage(Networks::of(call.client, container)))
         }
         Report { stats: None, .. } => Err(unreadable()),
     }
@@ -256,7 +256,7 @@ struct Network {
 
 impl Sample {
     /// `None`: the container does not run.
-    fn usage(&self, networks: &Networks) -> Option<Usage> {
+    fn usage(&self, networks: Networks) -> Option<Usage> {
         let nanos = self.system_nano.filter(|nanos| *nanos > 0)?;
         // 0 stands for what the control group does not count as well.
         let counted = |number: Option<u64>| number.filter(|number| *number > 0);
@@ -297,7 +297,7 @@ mod tests {
     }
 
     fn usage(json: &str, version: &str, mode: &str) -> Usage {
-        report(json).stats.unwrap()[0].usage(&Networks::with(version, mode)).unwrap()
+        report(json).stats.unwrap()[0].usage(Networks::with(version, mode)).unwrap()
     }
 
     const OLD: &str = r#"{"Error":null,"Stats":[{"AvgCPU":5.4,"ContainerID":"c1","PerCPU":[8,2],"CPUNano":1500000000,
@@ -343,7 +343,7 @@ mod tests {
         let empty = report(
             r#"{"Error":null,"Stats":[{"ContainerID":"c1","PerCPU":null,"CPUNano":0,"SystemNano":0,"PIDs":0}]}"#,
         );
-        assert_eq!(empty.stats.unwrap()[0].usage(&Networks::with("4.3.1", "bridge")), None);
+        assert_eq!(empty.stats.unwrap()[0].usage(Networks::with("4.3.1", "bridge")), None);
         assert!(report(r#"{"Error":{},"Stats":null}"#).error.is_some());
         assert!(report(r#"{"Error":null,"Stats":[]}"#).error.is_none());
     }

@@ -231,9 +231,9 @@ async fn the_services_own_words_at_the_end_are_an_error_and_elsewhere_output() {
     let all: Vec<_> = lines.iter().map(|(_, bytes)| &bytes[..]).collect();
     assert_eq!(all, [RESET, RESET, b"a", b"b"], "a program wrote them");
 
-    const MISSING: &str = r#"{"Running":false,"CanRemove":true,"ExitCode":127}"#;
+    let missing = r#"{"Running":false,"CanRemove":true,"ExitCode":127}"#;
     let reason = b"Error: runc: exec failed: not found\n";
-    let service = Script::new([frame(2, reason), frame(2, RESET)].concat(), Some(MISSING)).start();
+    let service = Script::new([frame(2, reason), frame(2, RESET)].concat(), Some(missing)).start();
     let (lines, end) = read(session(&service.backend()).await).await;
     end.unwrap();
     assert_eq!(lines, [(LogSource::Stderr, reason.to_vec())], "the reason is all of the output");

@@ -102,7 +102,7 @@ impl Run {
                     None => None,
                 };
                 match (end, &seen) {
-                    (Some(exit), Some(seen)) if self.is_only(seen) => {
+                    (Some(exit), Some(seen)) if is_only(seen) => {
                         return Ok(Which::Over(seen.state.exit().or(exit)));
                     }
                     (Some(exit), _) => return Ok(Which::Over(exit)),
@@ -110,7 +110,7 @@ impl Run {
                         return Ok(Which::Run(Box::new(seen.clone())));
                     }
                     (None, seen) if self.before.is_none() || Instant::now() >= deadline => {
-                        let only = seen.as_ref().filter(|seen| self.is_only(seen));
+                        let only = seen.as_ref().filter(|seen| is_only(seen));
                         return Ok(Which::Over(only.and_then(|seen| seen.state.exit())));
                     }
                     (None, _) => tokio::time::sleep(PAUSE).await,
@@ -118,11 +118,6 @@ impl Run {
             }
         });
         found.await
-    }
-
-    /// No policy of the container's may have begun another run.
-    fn is_only(&self, container: &Container) -> bool {
-        !container.host_config.restart_policy.restarts()
     }
 
     /// Exit of the first run that ended behind this time; `None`: none did.
@@ -146,6 +141,11 @@ impl Run {
             }
         }
     }
+}
+
+/// No policy of the container's may have begun another run.
+fn is_only(container: &Container) -> bool {
+    !container.host_config.restart_policy.restarts()
 }
 
 #[async_trait]

@@ -235,7 +235,7 @@ async fn attach(call: Call<'_>, options: &AttachOptions) -> Result<ExecSession> 
         return Err(call.error(ErrorKind::Conflict, "it ended just now").with_context("state", &now.state.status));
     }
     let which = Which::Run(Box::new(now));
-    Ok(attached(call, &container, options, link, Run::before(owner(call, &container), call, which)))
+    Ok(attached(&container, options, link, Run::before(owner(call, &container), call, which)))
 }
 
 async fn start_attached(call: Call<'_>, options: &AttachOptions) -> Result<ExecSession> {
@@ -250,7 +250,7 @@ async fn start_attached(call: Call<'_>, options: &AttachOptions) -> Result<ExecS
         return Err(call.error(ErrorKind::Conflict, "another client started it first"));
     }
     // From here on the session is there, whatever an inspection says.
-    Ok(attached(call, &container, options, link, Run::started(owner(call, &container), call, &container, before)))
+    Ok(attached(&container, options, link, Run::started(owner(call, &container), call, &container, before)))
 }
 
 /// The container, once Podman has cleaned up after its last run: a program of its own does that, and takes one that was made ready in the
@@ -282,9 +282,8 @@ async fn connect(call: Call<'_>, container: &Container, options: &AttachOptions)
     hijack(call, request).await
 }
 
-fn attached(call: Call<'_>, container: &Container, options: &AttachOptions, link: Hijacked, run: Run) -> ExecSession {
+fn attached(container: &Container, options: &AttachOptions, link: Hijacked, run: Run) -> ExecSession {
     let tty = container.config.tty;
-    tracing::trace!(instance = call.id, tty, "attached");
     let main = Arc::new(Main::new(run));
     let Hijacked { reader, writer, .. } = link;
     let end = if tty { End::Typed } else { End::HalfClose };

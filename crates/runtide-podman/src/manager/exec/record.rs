@@ -55,8 +55,16 @@ pub(super) struct Record {
     /// A resize was refused. If that was because the process had just ended, Podman up to 4.5 has marked it so with an exit of 0 that
     /// it did not see.
     is_doubtful: AtomicBool,
-    /// The process on the machine, once the record had it, and the last look at it: when, and its result.
-    looked: Mutex<(Option<i64>, Option<(Instant, bool)>)>,
+    on_machine: Mutex<OnMachine>,
+}
+
+/// The process on the machine.
+#[derive(Clone, Copy, Debug, Default)]
+struct OnMachine {
+    /// Its id there, once the record had it.
+    pid: Option<i64>,
+    /// Time of the last list of the container's processes, and true if it was not among them.
+    gone: Option<(Instant, bool)>,
 }
 
 /// Answer of `GET /exec/{id}/json`.
@@ -90,7 +98,7 @@ impl Record {
             began: container.began(),
             tty,
             is_doubtful: AtomicBool::new(false),
-            looked: Mutex::default(),
+            on_machine: Mutex::default(),
         }
     }
 
@@ -143,9 +151,9 @@ impl Record {
 
     /// True if the process is not among the container's; false if that cannot be seen.
     async fn is_gone(&self) -> bool {
-        let (pid, last) = *lock(&self.looked);
+        let OnMachine { pid, gone } = *lock(&self.on_machine);
         let Some(pid) = pid.filter(|pid| *pid > 0) else { return false };
-        if let Some((_, is_gone)) = last.filter(|(at, _)| at.elapsed() < AGAIN) {
+        if let Some((_, is_gone)) = gone.filter(|(at, _)| at.elapsed() < AGAIN) {
             return is_gone;
         }
         let request = Request::get(self.call().path("top")).with_query("stream", false).with_query("ps_args", "hpid");
@@ -156,7 +164,7 @@ impl Record {
                 listed.processes.iter().map(|row| row.first().and_then(|pid| pid.trim().parse().ok())).collect();
             listed.titles.first().is_some_and(|title| title == "HPID") && pids.is_some_and(|pids| !pids.contains(&pid))
         });
-        lock(&self.looked).1 = Some((Instant::now(), is_gone));
+        lock(&self.on_machine).gone = Some((Instant::now(), is_gone));
         is_gone
     }
 }
@@ -214,7 +222,7 @@ impl Records for Record {
         if noted != Noted::Alive {
             return Ok(Some(noted));
         }
-        lock(&self.looked).0 = record.pid;
+        lock(&self.on_machine).pid = record.pid;
         Ok(Some(if self.is_gone().await { Noted::Ending } else { Noted::Alive }))
     }
 
