@@ -146,7 +146,7 @@ impl Program {
     }
 
     fn command_in(&self, lane: Lane) -> Command {
-        let mut command = self.command();
+        let command = self.command();
         // A program without a daemon yields the processor to those with one, whose tests depend on time.
         if lane == Lane::Alone { process::patient(&command) } else { command }
     }
