@@ -70,12 +70,12 @@ fn main() {
                 _ => Box::new(Printed::open(&real, &container)),
             };
             for _ in 0..block {
-                let (asked, (stamped, read)) = std::thread::scope(|scope| {
+                let (asked, (stamped, seen_at)) = std::thread::scope(|scope| {
                     let starting = scope.spawn(start);
                     let seen = observer.next(&runtime);
                     (starting.join().unwrap(), seen)
                 });
-                let since = |begin: SystemTime| read.duration_since(begin).unwrap_or_default();
+                let since = |begin: SystemTime| seen_at.duration_since(begin).unwrap_or_default();
                 starts.push(Start { from_call: since(asked), from_stamp: since(stamped) });
                 ended();
             }
@@ -173,7 +173,7 @@ impl Observer for Bare {
 /// The lines of `docker events`, read by a thread.
 struct Printed {
     child: Child,
-    read: Receiver<(SystemTime, SystemTime)>,
+    times: Receiver<(SystemTime, SystemTime)>,
 }
 
 impl Printed {
@@ -183,7 +183,7 @@ impl Printed {
         let mut command = real.command(["events", "--since", "1", "--format", "{{json .}}"].into_iter().chain(filters));
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
-        let (send, read) = mpsc::channel();
+        let (send, times) = mpsc::channel();
         std::thread::spawn(move || {
             let mut line = String::new();
             while lines.read_line(&mut line).is_ok_and(|length| length > 0) {
@@ -194,9 +194,9 @@ impl Printed {
                 line.clear();
             }
         });
-        read.recv().expect("the history has a start");
-        while read.recv_timeout(SILENCE).is_ok() {}
-        Self { child, read }
+        times.recv().expect("the history has a start");
+        while times.recv_timeout(SILENCE).is_ok() {}
+        Self { child, times }
     }
 }
 
@@ -211,7 +211,7 @@ fn stamp(line: &str) -> SystemTime {
 
 impl Observer for Printed {
     fn next(&mut self, _runtime: &Runtime) -> (SystemTime, SystemTime) {
-        self.read.recv().expect("the command runs")
+        self.times.recv().expect("the command runs")
     }
 }
 

@@ -195,10 +195,8 @@ impl Pods {
         let creation = Creation::new(&self.client, OPERATION, name, &[PODS]);
         let (key, value) = creation.label();
         let labels = json!({ key: value });
-        let spec = match ports.is_empty() {
-            true => json!({ "name": name, "labels": labels }),
-            false => json!({ "name": name, "labels": labels, "portmappings": ports }),
-        };
+        let ports = Some(ports).filter(|ports| !ports.is_empty());
+        let spec = json!({ "name": name, "labels": labels, "portmappings": ports });
         let (client, this) = (self.client.clone(), creation.clone());
         let request = Request::post("/pods/create").with_json(&spec);
         let creating = async move {

@@ -218,15 +218,20 @@ mod tests {
         let mut archive = tar::Builder::new(Vec::new());
         let mut folder = tar::Header::new_ustar();
         folder.set_entry_type(tar::EntryType::Directory);
-        (folder.set_mode(0o1770), folder.set_uid(77), folder.set_size(0));
+        folder.set_mode(0o1770);
+        folder.set_uid(77);
+        folder.set_size(0);
         archive.append_data(&mut folder, "_data/", &b""[..]).unwrap();
         for name in names {
             let mut header = tar::Header::new_gnu();
-            (header.set_uid(1234), header.set_mode(0o640), header.set_size(name.len() as u64));
+            header.set_uid(1234);
+            header.set_mode(0o640);
+            header.set_size(name.len() as u64);
             archive.append_data(&mut header, format!("_data/{name}"), name.as_bytes()).unwrap();
         }
         let mut link = tar::Header::new_gnu();
-        (link.set_entry_type(tar::EntryType::Link), link.set_size(0));
+        link.set_entry_type(tar::EntryType::Link);
+        link.set_size(0);
         archive.append_link(&mut link, "_data/hard", format!("_data/{}", names[0])).unwrap();
         link.set_entry_type(tar::EntryType::Symlink);
         archive.append_link(&mut link, "_data/soft", "_data/elsewhere").unwrap();

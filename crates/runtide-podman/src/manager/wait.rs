@@ -163,8 +163,8 @@ async fn reported(
     subscription: &mut Ends,
 ) -> Result<Option<End>, Lost> {
     let Some(begin) = first.began() else { return Ok(None) };
-    let logged = ends::logged(call.client, call.operation, &first.id, begin).await;
-    match logged.map(|ends| ends.into_iter().next()) {
+    let ends = ends::logged(call.client, call.operation, &first.id, begin).await;
+    match ends.map(|ends| ends.into_iter().next()) {
         Ok(Some(end)) => return Ok(Some(end)),
         Ok(None) if logger.is_journal() => {
             if let Ok(Some(end)) = tokio::time::timeout(JOURNALED_WITHIN, subscription.next()).await {

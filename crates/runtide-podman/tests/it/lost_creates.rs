@@ -67,9 +67,9 @@ fn making(kind: &'static str, answer: Reply) -> Service {
 }
 
 async fn sees(service: &Service, begin: &str) {
-    let begun = Instant::now();
+    let since = Instant::now();
     while !service.asked().iter().any(|request| request.starts_with(begin)) {
-        assert!(begun.elapsed() < Duration::from_secs(60), "no {begin} among {:?}", service.asked());
+        assert!(since.elapsed() < Duration::from_secs(60), "no {begin} among {:?}", service.asked());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -66,7 +66,10 @@ fn file(archive: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32, owner: (u64,
     archive.append_data(&mut header, path, content).unwrap();
 }
 
-fn archive_of(files: &[(&str, u32, (u64, u64), &[u8])]) -> Vec<u8> {
+/// Path, mode, owner and content.
+type Entry<'a> = (&'a str, u32, (u64, u64), &'a [u8]);
+
+fn archive_of(files: &[Entry<'_>]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for (path, mode, owner, content) in files {
         file(&mut archive, path, *mode, *owner, content);

@@ -197,9 +197,7 @@ pub(super) fn refused(on: On<'_>, error: Error) -> Error {
     let message = error.message();
     let Some(at) = message.find(BEGIN).filter(|_| is_answer(&error)) else { return on.located(error) };
     let why = message.get(at.saturating_add(BEGIN.len())..).unwrap_or_default();
-    let kind = match NOT_THE_ARCHIVES.iter().any(|words| why.contains(words)) {
-        true => ErrorKind::Unexpected,
-        false => ErrorKind::InvalidInput,
-    };
+    let is_the_archives = !NOT_THE_ARCHIVES.iter().any(|words| why.contains(words));
+    let kind = if is_the_archives { ErrorKind::InvalidInput } else { ErrorKind::Unexpected };
     on.error(kind, format!("the archive cannot be unpacked: {why}"))
 }

@@ -19,7 +19,7 @@ pub(super) async fn export(on: On<'_>) -> Result<ByteReader> {
         return Ok(on.transfer().download(opened.map_err(|error| on.located(error))?, None, None));
     }
     let transfer = on.transfer();
-    let helper = transfer.while_alive(Helper::of_copy(on, &volume)).await?;
+    let helper = transfer.while_alive(Box::pin(Helper::of_copy(on, &volume))).await?;
     // Podman packs the whole of it before it answers.
     let opened = transfer.while_alive(on.client.open_unbounded(on.operation, Request::get(helper.packs())));
     match opened.await {
