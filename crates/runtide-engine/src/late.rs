@@ -57,7 +57,7 @@ fn is_lost(error: &Error) -> bool {
     if error.fact("status").is_some() {
         return !is_answer(error);
     }
-    // Where nothing listens, no request was sent.
+    // No request was sent if nothing listens.
     !matches!(error.retry(), Retry::Poll(_))
         && matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Protocol)
 }

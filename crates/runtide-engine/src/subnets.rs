@@ -1,4 +1,4 @@
-//! What is wrong with a network's description, or with an address in a network, before anything is asked of the daemon.
+//! Faults of a network's description, or of an address in a network, found before anything is asked of the daemon.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

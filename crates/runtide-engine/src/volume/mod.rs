@@ -81,7 +81,7 @@ impl Volume {
         (ErrorKind::Conflict, message)
     }
 
-    /// What is shown of it; `time` reads the daemon's times.
+    /// The public view of it; `time` reads the daemon's times.
     pub fn info(self, time: impl FnOnce(&str) -> Option<SystemTime>) -> VolumeInfo {
         let mut info = VolumeInfo::new(self.name);
         info.driver = self.driver.filter(|driver| !driver.is_empty());

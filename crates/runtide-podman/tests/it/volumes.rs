@@ -67,9 +67,9 @@ fn file(archive: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32, owner: (u64,
 }
 
 /// Path, mode, owner and content.
-type Entry<'a> = (&'a str, u32, (u64, u64), &'a [u8]);
+type File<'a> = (&'a str, u32, (u64, u64), &'a [u8]);
 
-fn archive_of(files: &[Entry<'_>]) -> Vec<u8> {
+fn archive_of(files: &[File<'_>]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for (path, mode, owner, content) in files {
         file(&mut archive, path, *mode, *owner, content);
