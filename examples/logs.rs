@@ -1,4 +1,4 @@
-//! Prints the output of an instance: `cargo run --example logs -- --help`.
+//! Prints the output of instances: `cargo run --example logs -- --help`.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -7,21 +7,24 @@ use std::{
 };
 
 use anstream::adapter::strip_bytes;
+use anstyle::AnsiColor;
 use clap::Parser;
 use runtide_core::{
-    ErrorKind,
-    manager::{LogOptions, LogSource},
+    ErrorKind, RuntimeBackend,
+    manager::{LogLine, LogOptions, LogSource, LogStream},
 };
-use runtide_examples::{Stop, Target, Until, ago, choose, duration, find, run};
+use runtide_examples::{Stop, Target, Until, ago, choose, duration, find, note, run};
+use tokio::sync::mpsc;
 
-/// Print the output of an instance, its stdout on stdout and its stderr on stderr.
+/// Print the output of instances, their stdout on stdout and their stderr on stderr.
 ///
 /// If the runtime does not distinguish the two (a terminal, the journal of systemd), all of it is on stdout.
 #[derive(Debug, Parser)]
 #[command(name = "logs")]
 struct Args {
-    /// Its name, or its id, as ps shows them
-    name: String,
+    /// The instance's name, or its id, as ps shows them; several: the lines of all, with their names in front
+    #[arg(required = true)]
+    names: Vec<String>,
     #[command(flatten)]
     target: Target,
     /// Follow the output to its end
@@ -41,38 +44,117 @@ struct Args {
 fn main() -> ExitCode {
     run(async |args: Args| {
         let backend = choose(&args.target).await?;
-        let found = find(&*backend, &args.name).await?;
-        let Some(logs) = backend.logs() else {
-            return Err(Stop::refused(format_args!("{} stores no output", backend.kind())));
-        };
-        let mut options = LogOptions::default().with_tail(args.tail).with_since(args.since);
-        options.follow = args.follow;
-        let mut lines = match found {
-            Ok(instance) => logs.logs(&instance.id, options).await?,
-            // A runtime may have the output of what it no longer lists, as systemd's journal of a unit that has run.
-            Err(absent) => match logs.logs(&args.name.as_str().into(), options).await {
-                Err(error) if error.kind() == ErrorKind::NotFound => return Err(absent),
-                lines => lines?,
-            },
-        };
-        let until = Until::after(args.time);
-        while let Some(Some(line)) = until.get(lines.next()).await {
-            let line = line?;
-            match line.source {
-                LogSource::Stderr => put(io::stderr(), &line.bytes)?,
-                _ => put(io::stdout(), &line.bytes)?,
+        let mut streams = Vec::new();
+        for name in &args.names {
+            streams.push(open(&*backend, name, &args).await?);
+        }
+        let (tell, mut lines) = mpsc::channel(64);
+        for (number, mut stream) in streams.into_iter().enumerate() {
+            let tell = tell.clone();
+            tokio::spawn(async move {
+                while let Some(line) = stream.next().await {
+                    if tell.send((number, line)).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(tell);
+        let (mut prefixes, until) = (Prefixes::of(&args.names), Until::after(args.time));
+        let mut failed = None;
+        while let Some(Some((number, line))) = until.get(lines.recv()).await {
+            match line {
+                Ok(line) => prefixes.put(number, &line)?,
+                // The others go on.
+                Err(error) if args.names.len() > 1 => {
+                    note(format_args!("{}: {error:#}", args.names.get(number).map_or("", String::as_str)));
+                    failed = Some(Stop::Exit(2));
+                }
+                Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     })
 }
 
+async fn open(backend: &dyn RuntimeBackend, name: &str, args: &Args) -> Result<LogStream, Stop> {
+    let found = find(backend, name).await?;
+    let Some(logs) = backend.logs() else {
+        return Err(Stop::refused(format_args!("{} stores no output", backend.kind())));
+    };
+    let mut options = LogOptions::default().with_tail(args.tail).with_since(args.since);
+    options.follow = args.follow;
+    match found {
+        Ok(instance) => Ok(logs.logs(&instance.id, options).await?),
+        // A runtime may have the output of what it no longer lists, as systemd's journal of a unit that has run.
+        Err(absent) => match logs.logs(&name.into(), options).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(absent),
+            lines => Ok(lines?),
+        },
+    }
+}
+
+/// The names in front of the lines, where there are several.
+struct Prefixes {
+    names: Vec<String>,
+    /// The output whose last line is not ended yet.
+    open: Option<(usize, LogSource)>,
+}
+
+impl Prefixes {
+    fn of(names: &[String]) -> Self {
+        const COLOURS: [AnsiColor; 5] =
+            [AnsiColor::Cyan, AnsiColor::Yellow, AnsiColor::Green, AnsiColor::Magenta, AnsiColor::Blue];
+        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or_default();
+        let styled = |(name, colour): (&String, AnsiColor)| {
+            let style = colour.on_default();
+            format!("{style}{name:width$} |{style:#} ")
+        };
+        let names = names.iter().zip(COLOURS.into_iter().cycle()).filter(|_| names.len() > 1).map(styled).collect();
+        Self { names, open: None }
+    }
+
+    /// Writes the bytes of one output: unchanged, but that each line has its name in front.
+    fn put(&mut self, number: usize, line: &LogLine) -> Result<(), Stop> {
+        let Some(name) = self.names.get(number) else {
+            return Ok(put(line.source, &line.bytes)?);
+        };
+        for part in line.bytes.split_inclusive(|byte| *byte == b'\n') {
+            let here = (number, line.source);
+            if self.open != Some(here) {
+                if let Some((_, source)) = self.open {
+                    put(source, b"\n")?;
+                }
+                label(line.source, name)?;
+            }
+            put(line.source, part)?;
+            self.open = Some(here).filter(|_| !part.ends_with(b"\n"));
+        }
+        Ok(())
+    }
+}
+
+/// Writes a name, in its colour where the output has colours.
+fn label(source: LogSource, name: &str) -> io::Result<()> {
+    match source {
+        LogSource::Stderr => write!(anstream::stderr().lock(), "{name}"),
+        _ => write!(anstream::stdout().lock(), "{name}"),
+    }
+}
+
 /// Writes the bytes unchanged and flushes. A terminal gets them without escapes.
-fn put(mut out: impl Write + IsTerminal, bytes: &[u8]) -> Result<(), Stop> {
+fn put(source: LogSource, bytes: &[u8]) -> io::Result<()> {
+    match source {
+        LogSource::Stderr => write(io::stderr(), bytes),
+        _ => write(io::stdout(), bytes),
+    }
+}
+
+fn write(mut out: impl Write + IsTerminal, bytes: &[u8]) -> io::Result<()> {
     if out.is_terminal() {
         out.write_all(&strip_bytes(bytes).into_vec())?;
     } else {
         out.write_all(bytes)?;
     }
-    Ok(out.flush()?)
+    out.flush()
 }

@@ -10,7 +10,7 @@ use std::{
 
 use clap::Parser;
 use runtide_core::{
-    ImageRef, InstanceId, Port, Protocol, RuntimeBackend, RuntimeBackendExt,
+    ImageRef, InstanceId, Port, Protocol, RuntimeBackend, RuntimeBackendExt, RuntimeKind,
     manager::{
         AttachOptions, ImageProgress, InstanceSpec, LifecycleManager, Mount, MountSource, PullOptions, RemoveOptions,
         StopOptions,
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
         let provision = backend.provision().ok_or_else(|| backend.unsupported("provision_create"))?;
         let lifecycle = backend.lifecycle().ok_or_else(|| backend.unsupported("lifecycle_remove"))?;
         let exec = backend.exec().ok_or_else(|| backend.unsupported("exec_attach"))?;
-        let spec = args.spec();
+        let spec = args.spec(backend.kind());
         let image = ImageRef::from(args.image.as_str());
         tokio::select! {
             there = fetch(&*backend, &image) => there?,
@@ -105,7 +105,7 @@ fn main() -> ExitCode {
 }
 
 impl Args {
-    fn spec(&self) -> InstanceSpec {
+    fn spec(&self, kind: RuntimeKind) -> InstanceSpec {
         let mut spec = InstanceSpec::of_image(self.image.as_str())
             .with_command(self.command.clone())
             .with_env(self.env.clone())
@@ -115,7 +115,10 @@ impl Args {
         spec.name.clone_from(&self.name);
         spec.user.clone_from(&self.user);
         spec.working_dir.clone_from(&self.workdir);
-        for (key, _) in [("open_stdin", self.stdin), ("tty", self.tty)].into_iter().filter(|(_, is_set)| *is_set) {
+        // Docker alone keeps the input open behind the session that fed it, unless it is told not to.
+        let once = self.stdin && kind == RuntimeKind::Docker;
+        let options = [("open_stdin", self.stdin), ("stdin_once", once), ("tty", self.tty)];
+        for (key, _) in options.into_iter().filter(|(_, is_set)| *is_set) {
             spec.native.insert(key.to_owned(), "true".to_owned());
         }
         spec

@@ -109,6 +109,17 @@ fn label(text: &str) -> Result<LabelMatch, String> {
     }
 }
 
+/// Parses a variable of an environment.
+///
+/// # Errors
+/// The expected form.
+pub fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE".to_owned()),
+    }
+}
+
 /// Form and duration of the output.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Output {

@@ -10,6 +10,7 @@ mod line;
 mod print;
 mod progress;
 mod run;
+mod session;
 mod show;
 mod stop;
 mod systemd;
@@ -19,14 +20,15 @@ mod until;
 mod width;
 
 pub use self::{
-    args::{Choice, Output, Systemd, Target, Wanted},
+    args::{Choice, Output, Systemd, Target, Wanted, variable},
     backend::{choose, choose_or_script},
     duration::{ago, parse as duration},
     find::find,
     folder_churn::folder_churn,
     print::{events, events_after},
     progress::{Progress, log_files},
-    run::{parse, run},
+    run::{parse, run, run_undone},
+    session::follow,
     stop::Stop,
     table::instances,
     terminal::Terminal,

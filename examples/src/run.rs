@@ -1,4 +1,4 @@
-//! [`run`]: parses the command line, runs the work, and returns the exit code.
+//! [`run`] and [`run_undone`]: parse the command line, run the work, and return the exit code.
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -6,6 +6,8 @@ use clap::{
     Parser,
     error::{ContextKind, ContextValue, ErrorKind},
 };
+
+use tokio::sync::mpsc::{Receiver, channel};
 
 use crate::{Stop, note, show::clean};
 
@@ -36,6 +38,17 @@ pub fn parse<A: Parser>(words: impl IntoIterator<Item = OsString>) -> Result<A, 
 
 /// Parses the options and runs the work until it ends, or until Ctrl-C, which is a regular end.
 pub fn run<A: Parser>(work: impl AsyncFnOnce(A) -> Result<(), Stop>) -> ExitCode {
+    // Ctrl-C drops the work, and with it the stream, its driver and its connections.
+    run_undone(async |args, mut interrupts| {
+        tokio::select! {
+            done = work(args) => done,
+            Some(()) = interrupts.recv() => Ok(()),
+        }
+    })
+}
+
+/// Parses the options and runs the work until it ends. It gets each Ctrl-C, and has the time to undo what it did.
+pub fn run_undone<A: Parser>(work: impl AsyncFnOnce(A, Receiver<()>) -> Result<(), Stop>) -> ExitCode {
     let args = match parse(std::env::args_os()) {
         Ok(args) => args,
         Err(Ok(help)) => {
@@ -48,14 +61,9 @@ pub fn run<A: Parser>(work: impl AsyncFnOnce(A) -> Result<(), Stop>) -> ExitCode
         Ok(runtime) => runtime,
         Err(error) => return refuse(&format!("no runtime for async tasks: {error}")),
     };
-    // Ctrl-C drops the work, and with it the stream, its driver and its connections.
-    let done = runtime.block_on(async {
-        tokio::select! {
-            done = work(args) => done,
-            Ok(()) = tokio::signal::ctrl_c() => Ok(()),
-        }
-    });
-    match done {
+    let (tell, interrupts) = channel(8);
+    runtime.spawn(async move { while tokio::signal::ctrl_c().await.is_ok() && tell.send(()).await.is_ok() {} });
+    match runtime.block_on(work(args, interrupts)) {
         Ok(()) | Err(Stop::Unread) => ExitCode::SUCCESS,
         Err(Stop::Exit(code)) => ExitCode::from(code),
         Err(Stop::Refused(line)) => refuse(&line),

@@ -24,13 +24,13 @@ fn what_cannot_be_run_is_refused_before_anything_is_created() {
 
 #[test]
 fn lines_of_several_instances_have_their_names_in_front() {
-    let output = run("logs", &["--backend", "memory", "shop-web-1", "shop-db-1"]);
+    let output = run("logs", &["--backend", "memory", "shop-web-1", "shop-api-1"]);
     let said = text(&output.stdout) + &text(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
-    for name in ["shop-web-1 | ", "shop-db-1  | "] {
+    for name in ["shop-web-1 | ", "shop-api-1 | "] {
         assert!(said.lines().any(|line| line.starts_with(name)), "{name} in {said}");
     }
-    assert!(said.lines().all(|line| line.starts_with("shop-web-1 | ") || line.starts_with("shop-db-1  | ")), "{said}");
+    assert!(said.lines().all(|line| line.starts_with("shop-web-1 | ") || line.starts_with("shop-api-1 | ")), "{said}");
     assert!(refused("logs", &["--backend", "memory", "shop-web-1", "no-such"]).contains("no instance no-such"));
 }
 

@@ -13,6 +13,8 @@ mod cli;
 #[cfg(unix)]
 mod exec;
 #[cfg(unix)]
+mod foreground;
+#[cfg(unix)]
 mod killed;
 #[cfg(unix)]
 mod podman;

@@ -191,5 +191,8 @@ async fn a_service_without_root_is_watched_and_its_containers_are_run() {
             _ => {}
         }
     }
-    assert!(ends.iter().any(|exit| exit.end == ExitStatus::code(7).end), "the end of the short one was reported with its code: {ends:?}");
+    assert!(
+        ends.iter().any(|exit| exit.end == ExitStatus::code(7).end),
+        "the end of the short one was reported with its code: {ends:?}"
+    );
 }

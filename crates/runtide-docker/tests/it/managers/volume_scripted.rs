@@ -205,9 +205,9 @@ async fn a_volume_that_the_daemon_made_for_the_helper_goes_with_it() {
             request if request.starts_with("POST /containers/create") => {
                 Reply::Late(gate.clone(), Box::new(|| Reply::Json(201, r#"{"Id":"h1"}"#.to_owned())))
             }
-            request if request.starts_with("GET /containers/json?all=1&filters") => Reply::ok(r#"[{"Id":"h1"}]"#),
+            request if request.starts_with("GET /containers/json?all=1&filters") => Reply::ok(&labelled(request, "h1")),
             request if request.starts_with("GET /volumes?filters") && request.contains("volume-transfer-") => {
-                Reply::ok(r#"{"Volumes":[{"Name":"v"}]}"#)
+                Reply::ok(&format!(r#"{{"Volumes":{}}}"#, labelled(request, "v")))
             }
             request if request.starts_with("GET /images/json?all=1&filters") => Reply::ok("[]"),
             request if request.starts_with("DELETE ") => Reply::empty(),
