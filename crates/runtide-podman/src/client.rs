@@ -3,7 +3,7 @@
 use std::{
     ops::Deref,
     sync::{Arc, OnceLock},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -152,6 +152,11 @@ impl Client {
 
     pub(crate) fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Time for a request that the messages of a stream wait for: two of them fit into the time after which the stream is proven.
+    pub(crate) fn patience(&self) -> Duration {
+        self.deadline().min(self.config.max_silence / 4)
     }
 
     /// The same client, whose calls go on after the close: to remove what was created before it.

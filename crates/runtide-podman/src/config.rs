@@ -46,7 +46,8 @@ pub struct Config {
     pub connect_deadline: Duration,
     /// Longest silence of the event stream; after half of it the stream is proven or replaced, and everything is listed. 60 s.
     pub max_silence: Duration,
-    /// Interval between two listings of a service whose event logger is `none`; 1 s.
+    /// Interval between two listings of a service whose event logger is `none`; 1 s. At most half of
+    /// [`max_silence`](Self::max_silence) is used: listings are all that such a service is heard by.
     pub poll_interval: Duration,
     /// Most inspections under way at once; 8.
     pub inspect_concurrency: NonZeroUsize,

@@ -30,7 +30,8 @@ pub(crate) struct Known {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
-    is_infra: bool,
+    /// `None`: it was met in a message of a network alone, which does not say it.
+    is_infra: Option<bool>,
     /// The last run was out of memory. A list does not say it, and must not take back what an inspection said.
     oom_killed: Option<bool>,
     /// It joined or left a network: only an inspection has its addresses.
@@ -40,9 +41,9 @@ struct Entry {
 }
 
 impl Known {
-    /// `None`: the container is not known.
+    /// `None`: it is not known.
     pub(crate) fn is_infra(&self, id: &str) -> Option<bool> {
-        self.containers.get(id).map(|entry| entry.is_infra)
+        self.containers.get(id).and_then(|entry| entry.is_infra)
     }
 
     pub(crate) fn learn(&mut self, id: &str, is_infra: bool) {
@@ -50,7 +51,7 @@ impl Known {
             Some(entry) => entry,
             None => self.containers.entry(InstanceId::from(id)).or_default(),
         };
-        entry.is_infra = is_infra;
+        entry.is_infra = Some(is_infra);
         entry.is_fresh = true;
     }
 
@@ -136,6 +137,17 @@ mod tests {
         let mut next = ended(None);
         known.complete(&mut next);
         assert_eq!(next.exit.unwrap().oom_killed, None, "that was the run before");
+    }
+
+    #[test]
+    fn a_message_of_a_network_does_not_say_what_a_container_is() {
+        let (mut known, id) = (Known::default(), InstanceId::from("a1"));
+        known.rewire(&id);
+        assert_eq!(known.is_infra("a1"), None);
+        known.learn("a1", true);
+        known.rewire(&id);
+        assert_eq!(known.is_infra("a1"), Some(true));
+        assert!(known.take_rewired(&id));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Podman's list is exact: it takes each container's lock, and a message is written under the same lock. So nothing that a message
 //! said can be missing from a listing after it.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
@@ -65,7 +65,7 @@ impl PodmanInspector {
                 follower.passed(&newest).await;
             }
         };
-        if tokio::time::timeout(self.client.config().max_silence / 4, passed).await.is_err() {
+        if tokio::time::timeout(self.client.patience(), passed).await.is_err() {
             tracing::debug!(backend = %self.client.id(), "the stream does not report what is in the log");
         }
     }
@@ -179,7 +179,8 @@ impl PodmanInspector {
         if !is_plausible(id) {
             return Err(located(site.error(ErrorKind::NotFound, "no container has such an id")));
         }
-        let Inspected { mut instance, is_infra, pod } = self.inspected(OPERATION, id).await.map_err(located)?;
+        let Inspected { mut instance, is_infra, pod } =
+            self.inspected(OPERATION, id, self.client.deadline()).await.map_err(located)?;
         if instance.id != *id {
             let why = format!("this is a name, or a prefix of the id, of {}", instance.id);
             return Err(located(site.error(ErrorKind::NotFound, why)));
@@ -198,22 +199,22 @@ impl PodmanInspector {
         Ok(instance)
     }
 
-    async fn inspected(&self, operation: &'static str, id: &InstanceId) -> Result<Inspected> {
+    async fn inspected(&self, operation: &'static str, id: &InstanceId, deadline: Duration) -> Result<Inspected> {
         let request = Request::get(format!("/containers/{}/json", segment(id.as_str())));
-        let body = self.client.call(operation, request, self.client.deadline()).await?;
+        let body = self.client.call(operation, request, deadline).await?;
         let inspected = normalize::inspected(self.client.id(), &body)
             .map_err(|error| self.client.site(operation).undecodable(error))?;
         self.known.lock().learn(inspected.instance.id.as_str(), inspected.is_infra);
         Ok(inspected)
     }
 
-    /// True if this container holds a pod together. One that is gone by now, or that the service cannot inspect, counts by its name: the
-    /// messages of all others wait for this answer.
+    /// True if this container holds a pod together. One that is gone by now, or that the service cannot inspect in time, counts by its
+    /// name: the messages of all others wait for this answer.
     ///
     /// # Errors
     /// The service cannot be reached.
     pub(crate) async fn is_infra(&self, id: InstanceId, by_name: bool) -> Result<bool> {
-        match self.inspected("podman.inspect", &id).await {
+        match self.inspected("podman.inspect", &id, self.client.patience()).await {
             Ok(inspected) => Ok(inspected.is_infra),
             Err(error)
                 if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Cancelled) && !is_answer(&error) =>

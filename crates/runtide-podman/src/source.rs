@@ -61,14 +61,16 @@ pub(crate) struct PodmanSource {
     recent: Recent,
     /// Messages up to and with this one are no news.
     skip: Option<ResumeToken>,
+    /// Messages from before this time are no news.
+    from: Duration,
     /// A replay is under way, up to and with this message.
     replaying: Option<ResumeToken>,
     /// Signals to emit before any other.
     pending: VecDeque<SignalBody>,
-    /// Containers whose health was checked, each with the moment of its inspection.
-    checked: HashMap<InstanceId, Instant>,
+    /// Containers whose health was checked.
+    checked: HashMap<InstanceId, Checked>,
     verdict: Pin<Box<Sleep>>,
-    /// Position to find before any further message is read.
+    /// A stream to go on with, before any further message is read.
     placing: Option<Pin<Box<Placing>>>,
     /// Time of the last rotation of the log over which the stream was opened again.
     bridged: Duration,
@@ -84,15 +86,17 @@ pub(crate) struct PodmanSource {
 
 type Asking = dyn Future<Output = (InstanceId, Result<bool>)> + Send;
 
-/// The position of a stream.
-enum Placed {
-    /// The end of the log when the stream had been opened, which is where it begins.
-    End(Option<ResumeToken>),
-    /// Another stream, which has what the first one may have skipped.
-    Again(Box<Subscription>),
-}
+/// Opens another stream, which has what the first one may have skipped.
+type Placing = dyn Future<Output = Result<Subscription>> + Send;
 
-type Placing = dyn Future<Output = Result<Placed>> + Send;
+/// A container whose health was checked.
+#[derive(Clone, Copy)]
+struct Checked {
+    /// Its next inspection.
+    due: Instant,
+    /// The inspection that the last check needs. Checks that follow one another closely must not postpone the next one.
+    last: Instant,
+}
 
 /// A second stream, opened after the first one fell silent, and a listing made after that.
 struct Probed {
@@ -128,6 +132,7 @@ impl PodmanSource {
             began: None,
             recent: Recent::default(),
             skip: None,
+            from: Duration::ZERO,
             replaying: None,
             pending: VecDeque::new(),
             checked: HashMap::new(),
@@ -143,17 +148,13 @@ impl PodmanSource {
     }
 
     fn adopt(&mut self, subscription: Subscription) {
-        let Subscription { feed, skip, newest, end, .. } = subscription;
+        let Subscription { feed, skip, newest, .. } = subscription;
         self.feed = Some(feed);
-        self.placing = end.map(|end| {
-            let placing: Pin<Box<Placing>> = Box::pin(async move { end.await.map(Placed::End) });
-            placing
-        });
         self.last = skip.clone().or(self.last.take());
         self.progress.reach(self.last.as_ref());
         self.replaying = newest.filter(|newest| skip.as_ref().is_some_and(|skip| skip != newest));
         self.skip = skip;
-        self.asking = None;
+        (self.asking, self.placing) = (None, None);
         self.hear();
     }
 
@@ -161,6 +162,7 @@ impl PodmanSource {
     fn begin(&mut self, gap: Gap, since: Duration, subscription: Subscription) -> Opened {
         self.last = None;
         self.began = Some(since);
+        self.from = subscription.from;
         self.adopt(subscription);
         self.replaying = None;
         self.pending.push_back(SignalBody::Alive); // with the position, which a stream that ends before its first message has as well
@@ -214,14 +216,23 @@ impl PodmanSource {
             }
             if !self.checked.is_empty() {
                 let now = Instant::now();
-                for (id, _) in self.checked.extract_if(|_, due| *due <= now) {
-                    out.push(Signal::new(SignalBody::Hint(id)).with_token(self.last.clone()));
-                }
+                self.checked.retain(|id, Checked { due, last }| {
+                    if *due > now {
+                        return true;
+                    }
+                    out.push(Signal::new(SignalBody::Hint(id.clone())).with_token(self.last.clone()));
+                    std::mem::replace(due, *last) < *last
+                });
             }
             let is_held = self.asking.is_some() || self.placing.is_some();
             match self.poll_held(cx) {
                 Poll::Ready(()) if is_held => continue,
                 Poll::Ready(()) => {}
+                Poll::Pending if noise && out.len() == before => {
+                    // As below: a service that is asked for one container after another is heard.
+                    out.push(Signal::new(SignalBody::Alive).with_token(self.last.clone()));
+                    return Poll::Ready(Ok(Flow::Open));
+                }
                 Poll::Pending if out.len() > before => return Poll::Ready(Ok(Flow::Open)),
                 Poll::Pending => return Poll::Pending,
             }
@@ -234,7 +245,7 @@ impl PodmanSource {
                     let (client, subscription) = again.await?;
                     let site = client.site(subscription::OPERATION);
                     let late = || site.error(ErrorKind::Timeout, "the log could not be read to its end in time");
-                    subscription.map(|subscription| Placed::Again(Box::new(subscription))).ok_or_else(late)
+                    subscription.ok_or_else(late)
                 }));
                 continue;
             }
@@ -274,7 +285,7 @@ impl PodmanSource {
                         self.hear();
                         return Poll::Ready(Ok(Flow::Open));
                     }
-                    if let Some(due) = self.checked.values().min().copied() {
+                    if let Some(due) = self.checked.values().map(|check| check.due).min() {
                         if self.verdict.deadline() != due {
                             self.verdict.as_mut().reset(due);
                         }
@@ -288,7 +299,7 @@ impl PodmanSource {
         }
     }
 
-    /// Finds out what the messages wait for: what a container is, and where the stream begins.
+    /// Finds out what the messages wait for: what a container is, and what another stream has.
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(asking) = &mut self.asking {
             let (id, answer) = ready!(asking.as_mut().poll(cx));
@@ -303,13 +314,7 @@ impl PodmanSource {
             let placed = ready!(placing.as_mut().poll(cx));
             self.placing = None;
             match placed {
-                Ok(Placed::End(newest)) => {
-                    self.last = newest.clone().or(self.last.take());
-                    self.progress.reach(self.last.as_ref());
-                    self.skip = newest;
-                    self.pending.push_back(SignalBody::Alive);
-                }
-                Ok(Placed::Again(subscription)) => self.replace(*subscription),
+                Ok(subscription) => self.replace(subscription),
                 // As above.
                 Err(error) => (self.feed, self.broken) = (None, Some(error)),
             }
@@ -332,7 +337,7 @@ impl PodmanSource {
                     if event.kind() == Kind::System && event.action() == Action::Rotated {
                         let at = Duration::from_nanos(event.nanoseconds().unwrap_or_default());
                         let begin = self.skip.as_ref().and_then(subscription::time_of).unwrap_or_default();
-                        if at > self.bridged.max(begin) {
+                        if at > self.bridged.max(begin).max(self.from) {
                             self.bridged = at;
                             drained.rotated = true;
                             break;
@@ -352,13 +357,19 @@ impl PodmanSource {
                             out.push(Signal::new(SignalBody::Lost(Gap::HistoryExpired)));
                             continue;
                         }
+                    } else if event.nanoseconds().is_some_and(|at| Duration::from_nanos(at) < self.from) {
+                        self.recent.insert(token.as_ref());
+                        self.last = token.clone().or(self.last.take());
+                        self.progress.reach(self.last.as_ref());
                     } else if let Some(unknown) = unknown_member(&known, &event) {
                         drained.unknown = Some(unknown);
                         break;
                     } else {
                         if event.action() == Action::Checked && event.kind() == Kind::Container {
                             if let Some(id) = event.container().filter(|id| known.is_infra(id) != Some(true)) {
-                                self.checked.insert(InstanceId::from(id), saturating_add(Instant::now(), VERDICT));
+                                let last = saturating_add(Instant::now(), VERDICT);
+                                self.checked.entry(InstanceId::from(id)).or_insert(Checked { due: last, last }).last =
+                                    last;
                             }
                         } else {
                             translate(self.client.id(), &mut known, &event, token.as_ref(), out);
@@ -542,11 +553,14 @@ impl Source for PodmanSource {
         self.recent.clear();
         self.pending.clear();
         self.broken = None;
+        self.from = Duration::ZERO;
         self.hear();
         let server = self.client.negotiate().await?;
         if self.client.logger().await? == EventLogger::None {
             tracing::warn!(backend = %self.client.id(), "the service keeps no events (events_logger=none): polling it");
-            self.poller = Some(Poller::new(Arc::clone(&self.inspector), self.client.config().poll_interval));
+            let config = self.client.config();
+            let interval = config.poll_interval.min(config.max_silence / 2);
+            self.poller = Some(Poller::new(Arc::clone(&self.inspector), interval));
             self.last = None;
             return Ok(Opened::Fresh(if resume.is_some() { Gap::HistoryExpired } else { Gap::Initial }));
         }
@@ -573,7 +587,8 @@ impl Source for PodmanSource {
             }
         };
         let since = past(server.date);
-        let subscription = subscription::open_fresh(&self.client, since).await?;
+        let now = server.date.map(|_| since.saturating_add(BEFORE));
+        let subscription = subscription::open_fresh(&self.client, since, now).await?;
         Ok(self.begin(gap, since, subscription))
     }
 

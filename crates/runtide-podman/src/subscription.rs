@@ -5,7 +5,7 @@
 //! * A second response with `stream=false` ends at the log's end. It is requested after the stream was opened, so that its last message
 //!   separates what happened before from what is new, exactly and without waiting for a silence.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::time::Duration;
 
 use http_body_util::BodyExt;
 use jiff::Timestamp;
@@ -37,12 +37,9 @@ pub(crate) struct Subscription {
     pub(crate) newest: Option<ResumeToken>,
     /// The looked-up message is in the log: nothing after it is missing.
     pub(crate) continues: bool,
-    /// The end of the log is still looked for; messages that come before it is found are held back.
-    pub(crate) end: Option<Pin<Box<EndOfLog>>>,
+    /// Messages from before this time are no news. Zero, unless the end of the log is unknown.
+    pub(crate) from: Duration,
 }
-
-/// The last message in the log; `None`: the log is empty, or could not be read in time.
-pub(crate) type EndOfLog = dyn Future<Output = Result<Option<ResumeToken>>> + Send;
 
 /// The connection on which the log is read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,37 +51,46 @@ pub(crate) enum Connection {
 }
 
 impl Connection {
-    /// Time for the log: half of what the driver leaves a silent stream that is being proven.
+    /// Time for the log.
     fn limit(self, client: &Client) -> Duration {
         match self {
             Self::Pooled => client.deadline(),
-            Self::New => client.deadline().min(client.config().max_silence / 4),
+            Self::New => client.patience(),
         }
     }
 }
 
-/// Subscribes to everything that happens from now on. `since` is older than the request, by the service's clock.
+/// Subscribes to everything that happens from now on. `since` is older than the request, by the service's clock, and `now` is its time;
+/// `None`: the service does not tell its time.
 ///
-/// A journal of years takes minutes to read, and a beginning needs no history: where its end does not come at once, the stream is
-/// there without it.
-pub(crate) async fn open_fresh(client: &Client, since: Duration) -> Result<Subscription> {
+/// A journal of years takes minutes to read, and a beginning needs no history: where its end does not come at once, the stream begins
+/// at `now`. It is in whole seconds, so that up to a second of history counts as news, and no news as history. What a listing shows
+/// must never be skipped afterwards, so the end is not looked for any longer: a later one has news before it.
+///
+/// # Errors
+/// `Timeout`: the log cannot be read in time, and `now` is not known.
+pub(crate) async fn open_fresh(client: &Client, since: Duration, now: Option<Duration>) -> Result<Subscription> {
     let feed = open(client, since).await?;
-    let client = client.clone();
-    let mut end: Pin<Box<EndOfLog>> = Box::pin(async move {
-        let read = history(&client, Connection::Pooled, since, |_| {}).await?;
-        Ok(read.and_then(|History { newest }| newest))
-    });
-    let newest = match tokio::time::timeout(HEAD, &mut end).await {
-        Ok(newest) => newest?,
-        Err(_) => return Ok(Subscription { feed, skip: None, newest: None, continues: false, end: Some(end) }),
+    let read = history(client, Connection::Pooled, since, |_| {});
+    let read = match now {
+        Some(_) => tokio::time::timeout(HEAD, read).await.unwrap_or(Ok(None))?,
+        None => read.await?,
     };
-    Ok(Subscription { feed, skip: newest.clone(), newest, continues: false, end: None })
+    let (newest, from) = match (read, now) {
+        (Some(History { newest }), _) => (newest, Duration::ZERO),
+        (None, Some(now)) => (None, now),
+        (None, None) => {
+            let why = "the log of events could not be read to its end in time, and the service does not tell its time";
+            return Err(client.site(OPERATION).error(ErrorKind::Timeout, why));
+        }
+    };
+    Ok(Subscription { feed, skip: newest.clone(), newest, continues: false, from })
 }
 
 /// Subscribes to everything that happened since this time.
 pub(crate) async fn open_since(client: &Client, since: Duration) -> Result<Subscription> {
     let feed = open(client, since).await?;
-    Ok(Subscription { feed, skip: None, newest: None, continues: true, end: None })
+    Ok(Subscription { feed, skip: None, newest: None, continues: true, from: Duration::ZERO })
 }
 
 /// Continues after `token`, if the log proves that it can: the token's own message must still be in it. `None`: the log could not be
@@ -101,7 +107,7 @@ pub(crate) async fn open_after(
     let read = history(client, connection, since, |message| continues |= message == token).await?;
     Ok(read.map(|History { newest }| {
         let skip = if continues { Some(token.clone()) } else { newest.clone() };
-        Subscription { feed, skip, newest, continues, end: None }
+        Subscription { feed, skip, newest, continues, from: Duration::ZERO }
     }))
 }
 
@@ -123,7 +129,7 @@ pub(crate) fn since(at: Duration) -> Duration {
 }
 
 async fn open(client: &Client, since: Duration) -> Result<Feed<Podman>> {
-    Feed::open_patiently(client, OPERATION, request(since), HEAD.min(client.deadline())).await
+    Feed::open_patiently(client, OPERATION, request(since), HEAD.min(client.patience())).await
 }
 
 /// Reads the log from this time to its end. `None`: the service answers, and the end did not come in time: Podman reads a journal from its first entry on, whatever the time that is asked for.

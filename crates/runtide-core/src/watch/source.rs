@@ -70,7 +70,8 @@ pub trait Source: Send + 'static {
     fn reports_edges(&self) -> bool;
 }
 
-/// The request half of a runtime: listings and inspections. It runs concurrently with the stream and must not wait for it.
+/// The request half of a runtime: listings and inspections. It runs concurrently with the stream. A listing that waits for the stream
+/// to report what it shows does so for a bounded time: a silent stream reports nothing.
 #[async_trait]
 pub trait Inspector: Send + Sync + 'static {
     /// Lists every instance.

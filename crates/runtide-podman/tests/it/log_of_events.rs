@@ -12,7 +12,7 @@ use runtide_core::{RuntimeBackendExt, WatchOptions};
 use runtide_podman::PodmanBackend;
 use tokio::sync::Notify;
 
-use crate::scripted::{PODMAN, Reply, Service, item, message};
+use crate::scripted::{PODMAN, Reply, Service, TIMELESS, item, message};
 
 const JOURNAL: &str = r#"{"host":{"eventLogger":"journald"}}"#;
 const FILE: &str = r#"{"host":{"eventLogger":"file"}}"#;
@@ -62,6 +62,126 @@ async fn a_log_that_cannot_be_read_in_time_delays_no_beginning() {
     let seen = lines(&backend, &say, |line| line.contains("stopped")).await;
     assert!(seen.iter().any(|line| line.contains("a1 is running")), "{seen:#?}");
     assert!(seen.iter().all(|line| !line.starts_with('!')), "the link is up: {seen:#?}");
+}
+
+/// The message, from the second before the service's time.
+fn earlier(message: &str) -> String {
+    message.replace("\"timeNano\":1796052116", "\"timeNano\":1796052115")
+}
+
+/// A service at which `a1` ran long ago and again once it was listed as stopped; its log comes to an end after that.
+fn late_end(headers: &'static str, say: &Arc<Notify>, ended: &Arc<Notify>, is_listed_after: bool) -> Service {
+    let log = earlier(&(message("old", "create", 100, ALONE) + &message("old", "remove", 200, ALONE)));
+    let log = log + &message("a1", "start", 300, ALONE);
+    let (said, ended) = (Arc::clone(say), Arc::clone(ended));
+    Service::new(headers, move |request| match request {
+        "GET /info" => Reply::ok(JOURNAL),
+        _ if request.contains("stream=false") && is_listed_after => {
+            // The start is after it.
+            Reply::Late(Arc::clone(&ended), log.rsplit_once("{\"Type\"").unwrap().0.to_owned())
+        }
+        _ if request.contains("stream=false") => Reply::Late(Arc::clone(&ended), log.clone()),
+        _ if request.starts_with("GET /events") => Reply::Open(Arc::clone(&said), log.clone()),
+        _ if request.contains("filters") => Reply::ok(format!("[{}]", item("a1", "running"))),
+        _ if request.starts_with("GET /containers/json") => Reply::ok(format!("[{}]", item("a1", "exited"))),
+        other => panic!("{other}"),
+    })
+}
+
+#[tokio::test]
+async fn what_happens_after_the_listing_is_news_also_where_the_log_ends_later_and_history_is_none() {
+    let (say, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let service = late_end(PODMAN, &say, &ended, false);
+    let listed = Arc::clone(&say);
+    let both = Notify::new();
+    let backend = service.backend();
+    let read = lines(&backend, &both, |line| line.contains("a1 is running"));
+    let notify = async {
+        both.notified().await;
+        ended.notify_one();
+        listed.notify_one();
+    };
+    let (seen, ()) = tokio::join!(read, notify);
+    assert!(seen.iter().any(|line| line.contains("a1 is stopped")), "it was listed before: {seen:#?}");
+    assert!(seen.iter().all(|line| !line.contains("old")), "that was before the watch: {seen:#?}");
+    assert!(seen.iter().all(|line| !line.starts_with('!')), "the link is up: {seen:#?}");
+}
+
+#[tokio::test]
+async fn a_service_without_a_clock_is_watched_from_the_end_of_its_log() {
+    let (say, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let service = late_end(TIMELESS, &say, &ended, true);
+    let late = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        ended.notify_one();
+    };
+    let backend = service.backend();
+    let (seen, ()) = tokio::join!(lines(&backend, &say, |line| line.contains("a1 is running")), late);
+    assert!(seen.iter().all(|line| !line.contains("old")), "that was before the watch: {seen:#?}");
+}
+
+#[tokio::test]
+async fn an_inspection_that_does_not_answer_holds_the_messages_no_longer_than_the_stream_may_be_silent() {
+    let id = "0123456789abcdef".repeat(4);
+    let news = message(&id, "create", 200, r#","podId":"d869db4a3ed9""#);
+    let (say, inspect) = (Arc::new(Notify::new()), format!("GET /containers/{id}/json"));
+    let (said, created) = (Arc::clone(&say), format!("[{}]", item(&id, "created")));
+    let service = Service::new(PODMAN, move |request| match request {
+        "GET /info" => Reply::ok(FILE),
+        _ if *request == inspect || request.starts_with("GET /pods") => Reply::Silent,
+        _ if request.contains("stream=false") => Reply::ok(""),
+        _ if request.starts_with("GET /events") => Reply::Open(Arc::clone(&said), news.clone()),
+        _ if request.contains("filters") => Reply::ok(created.clone()),
+        _ if request.starts_with("GET /containers/json") => Reply::ok("[]"),
+        other => panic!("{other}"),
+    });
+    let backend = PodmanBackend::new(service.config().with_max_silence(Duration::from_secs(6))).unwrap();
+    let seen = lines(&backend, &say, |line| line.contains("is created")).await;
+    assert!(seen.iter().all(|line| !line.starts_with('!')), "the link is up: {seen:#?}");
+}
+
+#[tokio::test]
+async fn a_service_without_events_is_listed_more_often_than_it_may_be_silent() {
+    let listed = AtomicUsize::new(0);
+    let service = Service::new(PODMAN, move |request| match request {
+        "GET /info" => Reply::ok(r#"{"host":{"eventLogger":"none"}}"#),
+        _ if request.starts_with("GET /containers/json") => {
+            let state = if listed.fetch_add(1, Ordering::SeqCst) == 0 { "running" } else { "exited" };
+            Reply::ok(format!("[{}]", item("a1", state)))
+        }
+        other => panic!("{other}"),
+    });
+    let config = service.config().with_max_silence(Duration::from_secs(4)).with_poll_interval(DEADLINE * 20);
+    let backend = PodmanBackend::new(config).unwrap();
+    let seen = lines(&backend, &Notify::new(), |line| line.contains("stopped")).await;
+    assert!(seen.iter().all(|line| !line.starts_with('!')), "the link is up: {seen:#?}");
+}
+
+#[tokio::test]
+async fn health_checks_that_follow_one_another_closely_do_not_postpone_the_inspection() {
+    let checks = (0..600).map(|n| message("a1", "health_status", 1_000 + n, ALONE)).collect();
+    let inspected = Arc::new(Notify::new());
+    let asked = Arc::clone(&inspected);
+    let service = Service::new(PODMAN, move |request| match request {
+        "GET /info" => Reply::ok(FILE),
+        _ if request.contains("stream=false") => Reply::ok(""),
+        _ if request.starts_with("GET /events") => Reply::Paced(Duration::from_millis(100), Vec::clone(&checks)),
+        _ if request.starts_with("GET /containers/json") => {
+            if request.contains("filters") {
+                asked.notify_one();
+            }
+            Reply::ok(format!("[{}]", item("a1", "running")))
+        }
+        other => panic!("{other}"),
+    });
+    let backend = service.backend();
+    let mut changes = backend.transitions(WatchOptions::default()).await.unwrap();
+    let reading = async { while changes.next().await.is_some() {} };
+    tokio::select! {
+        () = inspected.notified() => {}
+        () = reading => panic!("the watch ended"),
+        () = tokio::time::sleep(Duration::from_secs(45)) => panic!("not inspected, and checked all the time"),
+    }
 }
 
 #[tokio::test]

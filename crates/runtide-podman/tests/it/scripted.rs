@@ -17,6 +17,9 @@ use tokio::{
 /// The headers of a Podman 4.3.1.
 pub(crate) const PODMAN: &str = "Api-Version: 1.41\r\nLibpod-Api-Version: 4.3.1\r\nServer: Libpod/4.3.1 (linux)\r\nDate: Mon, 30 Nov 2026 15:21:56 GMT\r\n";
 
+/// The same, behind a proxy that drops the time.
+pub(crate) const TIMELESS: &str = "Api-Version: 1.41\r\nLibpod-Api-Version: 4.3.1\r\nServer: Libpod/4.3.1 (linux)\r\n";
+
 /// The answer to a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
@@ -24,6 +27,8 @@ pub(crate) enum Reply {
     Whole(u16, String),
     /// A head, and these lines once a test says so.
     Open(Arc<Notify>, String),
+    /// A head, and these lines, each after this pause.
+    Paced(Duration, Vec<String>),
     /// A head, and the end once a test says so.
     Ending(Arc<Notify>),
     /// Not even a head.
@@ -126,6 +131,16 @@ async fn serve(mut stream: UnixStream, headers: &str, answer: Arc<Answer>, log: 
                 stream.write_all(text.as_bytes()).await.ok()?;
                 said.notified().await;
                 stream.write_all(format!("{:x}\r\n{lines}\r\n", lines.len()).as_bytes()).await.ok()?;
+                let _until_it_goes = stream.read(&mut one).await.ok()?;
+                return None;
+            }
+            Reply::Paced(pause, lines) => {
+                let text = format!("HTTP/1.1 200 OK\r\n{headers}Transfer-Encoding: chunked\r\n\r\n");
+                stream.write_all(text.as_bytes()).await.ok()?;
+                for line in lines {
+                    tokio::time::sleep(pause).await;
+                    stream.write_all(format!("{:x}\r\n{line}\r\n", line.len()).as_bytes()).await.ok()?;
+                }
                 let _until_it_goes = stream.read(&mut one).await.ok()?;
                 return None;
             }
