@@ -40,7 +40,7 @@ pub use self::{
     feed::Feed,
     hijack::{Hijacked, HijackedReader, HijackedWriter},
     lenient::{item, items, lenient, log_left_out, number},
-    names::{is_host_name, is_name, is_word, shown},
+    names::{is_host_name, is_name, is_named, is_word, shown},
     own_answer::OwnAnswer,
     request::{Request, segment},
     spool::{SpoolReader, SpoolWriter, spool},

@@ -12,6 +12,21 @@ pub fn is_name(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
 }
 
+/// Characters of an id that name an object: the engines' commands show no fewer.
+const SHORT_ID: usize = 12;
+
+/// `true` if `given` is this id, this name, or twelve or more characters of the id's beginning. Both engines take any beginning of an
+/// id that only one object has, so that the name of a removed object may lead to another one.
+///
+/// ```
+/// let (id, name) = ("cafe0f6fd7d1aa00", "web");
+/// assert!(runtide_engine::is_named("web", id, name) && runtide_engine::is_named("cafe0f6fd7d1", id, name));
+/// assert!(!runtide_engine::is_named("cafe", id, name) && !runtide_engine::is_named("we", id, name));
+/// ```
+pub fn is_named(given: &str, id: &str, name: &str) -> bool {
+    given == id || given == name || (given.len() >= SHORT_ID && id.starts_with(given))
+}
+
 /// A name that a resolver can be asked for: no more is checked, since the engines' own resolvers answer for any.
 pub fn is_host_name(text: &str) -> bool {
     !text.is_empty()

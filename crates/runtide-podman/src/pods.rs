@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use runtide_core::{Error, ErrorKind, Labels, Result, manager::Effect};
 use runtide_engine::{
     Request,
     create::{Creation, Objects, users_labels},
+    is_named,
     late::LATEST_ANSWER,
     lenient,
 };
@@ -20,9 +22,6 @@ use crate::{
 /// The service's pods, as that of a create is found by its label.
 const PODS: Objects =
     Objects { list: "/pods/json", key: "Id", labels: "Labels", path: "/pods/", options: "?force=true&timeout=0" };
-
-/// Characters of an id that name a pod: the command shows no fewer.
-const SHORT_ID: usize = 12;
 
 /// Status of an answer that there is nothing to do.
 const UNMODIFIED: &str = "304";
@@ -116,6 +115,13 @@ struct Named {
     name: String,
     state: String,
     containers: Option<Vec<Member>>,
+}
+
+impl Named {
+    /// Its whole id, which leads to no other pod; `given` where the answer has none.
+    fn id_or<'a>(&'a self, given: &'a str) -> &'a str {
+        if is_name(&self.id) { &self.id } else { given }
+    }
 }
 
 /// The answer to a removal.
@@ -234,25 +240,9 @@ impl Pods {
         const OPERATION: &str = "podman.pod_stop";
         let seconds = timeout.as_secs().saturating_add(u64::from(timeout.subsec_nanos() > 0)).min(i32::MAX as u64);
         let limit = self.client.deadline().saturating_add(Duration::from_secs(seconds));
-        // Podman takes zero for no time given.
-        if seconds > 0 && self.verb(OPERATION, pod, "stop", Some(seconds), limit, "Exited").await? == Effect::Changed {
-            return Ok(Effect::Changed);
-        }
-        // It stops a pod only while all of its containers run, and answers for any other that there is nothing to do.
-        self.check(OPERATION, pod)?;
-        let mut effect = Effect::Unchanged;
-        let members = self.inspect(OPERATION, pod).await?.containers.unwrap_or_default();
-        for member in members.iter().filter(|member| member.is_alive()) {
-            let request = Request::post(format!("/containers/{}/stop", member.id)).with_query("timeout", seconds);
-            match self.client.call(OPERATION, request, limit).await {
-                Ok(_) => {}
-                // It ended by itself.
-                Err(error) if error.kind() == ErrorKind::NotFound || is_status(&error, UNMODIFIED) => {}
-                Err(error) => return Err(error.with_context("pod", pod).with_context("container", &member.id)),
-            }
-            effect = Effect::Changed;
-        }
-        Ok(effect)
+        let site = self.client.site(OPERATION);
+        let stopped = self.client.within(site, limit, self.stop_all(OPERATION, pod, seconds, limit)).await;
+        stopped.map_err(|error| error.with_context("pod", pod))
     }
 
     /// Removes the pod and its containers; `Unchanged` if it is already gone.
@@ -262,16 +252,17 @@ impl Pods {
     pub async fn remove(&self, pod: &str, kill: bool) -> Result<Effect> {
         const OPERATION: &str = "podman.pod_remove";
         self.check(OPERATION, pod)?;
-        let state = match self.inspect(OPERATION, pod).await {
-            Ok(found) => found.state,
+        let found = match self.inspect(OPERATION, pod).await {
+            Ok(found) => found,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Effect::Unchanged),
             Err(error) => return Err(error),
         };
-        if !kill && matches!(PodState::of(&state), PodState::Running | PodState::Degraded | PodState::Paused) {
+        if !kill && matches!(PodState::of(&found.state), PodState::Running | PodState::Degraded | PodState::Paused) {
             let why = "a container of the pod runs, and the call does not ask to kill it";
             return Err(self.client.site(OPERATION).error(ErrorKind::Conflict, why).with_context("pod", pod));
         }
-        let mut request = Request::delete(format!("/pods/{pod}")).with_query("force", kill);
+        let id = found.id_or(pod);
+        let mut request = Request::delete(format!("/pods/{id}")).with_query("force", kill);
         if kill {
             request = request.with_query("timeout", 0);
         }
@@ -286,7 +277,7 @@ impl Pods {
             },
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Effect::Unchanged),
             Err(refusal) => {
-                let is_alive = match self.inspect(OPERATION, pod).await {
+                let is_alive = match self.inspect(OPERATION, id).await {
                     Ok(now) => !kill && now.containers.iter().flatten().any(Member::is_alive),
                     Err(_) => false,
                 };
@@ -301,6 +292,31 @@ impl Pods {
         }
     }
 
+    async fn stop_all(&self, operation: &'static str, pod: &str, seconds: u64, limit: Duration) -> Result<Effect> {
+        // Podman takes zero for no time given.
+        if seconds > 0 && self.verb(operation, pod, "stop", Some(seconds), limit, "Exited").await? == Effect::Changed {
+            return Ok(Effect::Changed);
+        }
+        // It stops a pod only while all of its containers run, and answers for any other that there is nothing to do.
+        self.check(operation, pod)?;
+        let members = self.inspect(operation, pod).await?.containers.unwrap_or_default();
+        let alive: Vec<&Member> = members.iter().filter(|member| member.is_alive()).collect();
+        // At once, since each may take the whole time; one that cannot be stopped does not spare the others.
+        let stops = alive.iter().map(|member| self.stop_member(operation, member, seconds, limit));
+        join_all(stops).await.into_iter().collect::<Result<()>>()?;
+        Ok(if alive.is_empty() { Effect::Unchanged } else { Effect::Changed })
+    }
+
+    async fn stop_member(&self, operation: &'static str, member: &Member, seconds: u64, limit: Duration) -> Result<()> {
+        let request = Request::post(format!("/containers/{}/stop", member.id)).with_query("timeout", seconds);
+        match self.client.call(operation, request, limit).await {
+            Ok(_) => Ok(()),
+            // It ended by itself.
+            Err(error) if error.kind() == ErrorKind::NotFound || is_status(&error, UNMODIFIED) => Ok(()),
+            Err(error) => Err(error.with_context("container", &member.id)),
+        }
+    }
+
     async fn verb(
         &self,
         operation: &'static str,
@@ -311,10 +327,11 @@ impl Pods {
         settled: &str,
     ) -> Result<Effect> {
         self.check(operation, pod)?;
-        if self.inspect(operation, pod).await?.state == settled {
+        let found = self.inspect(operation, pod).await?;
+        if found.state == settled {
             return Ok(Effect::Unchanged);
         }
-        let mut request = Request::post(format!("/pods/{pod}/{verb}"));
+        let mut request = Request::post(format!("/pods/{}/{verb}", found.id_or(pod)));
         if let Some(seconds) = timeout {
             request = request.with_query("t", seconds);
         }
@@ -354,7 +371,7 @@ impl Pods {
     async fn inspect(&self, operation: &'static str, pod: &str) -> Result<Named> {
         let found = self.send(operation, Request::get(format!("/pods/{pod}/json")), pod).await?;
         // Podman takes the beginning of an id for the id: another pod's.
-        if found.id == pod || found.name == pod || (pod.len() >= SHORT_ID && found.id.starts_with(pod)) {
+        if is_named(pod, &found.id, &found.name) {
             return Ok(found);
         }
         Err(self.client.site(operation).error(ErrorKind::NotFound, "there is no such pod").with_context("pod", pod))

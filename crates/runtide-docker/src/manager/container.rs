@@ -9,7 +9,7 @@ use std::{
 use bollard::{Docker, errors::Error as Refusal};
 use bytes::Bytes;
 use runtide_core::{Error, ErrorKind, ExitStatus, InstanceId, Result, manager::Effect};
-use runtide_engine::{Request, lenient, log_left_out};
+use runtide_engine::{Request, is_named, lenient, log_left_out};
 use serde::Deserialize;
 
 pub(super) use runtide_engine::is_name;
@@ -78,18 +78,22 @@ impl<'a> Call<'a> {
         Box::pin(self.client.bollard()).await.map_err(|error| self.located(error))
     }
 
-    /// The container, inspected now.
+    /// The container with this very id or name, inspected now.
     pub(super) async fn inspect(self) -> Result<Container> {
         let path = format!("/containers/{}/json", self.id);
         let inspected = self.client.call(self.operation, Request::get(path), self.client.deadline());
-        let bytes = Box::pin(inspected).await;
-        let bytes = bytes.map_err(|error| self.located(error))?;
+        let missing = || self.error(ErrorKind::NotFound, "there is no such container");
+        let bytes = Box::pin(inspected).await.map_err(|error| {
+            // The beginnings of two ids; the status and the first letter differ between versions.
+            let is_ambiguous = error.message().to_ascii_lowercase().contains("multiple ids found");
+            if is_ambiguous { missing() } else { self.located(error) }
+        })?;
         let (container, left_out): (Container, _) =
             lenient(&String::from_utf8_lossy(&bytes), |json| serde_json::from_str(json)).map_err(|error| {
                 self.error(ErrorKind::Protocol, "the container's description cannot be read").with_source(error)
             })?;
         log_left_out(self.client.id(), self.id, &left_out);
-        Ok(container)
+        if container.is_named(self.id) { Ok(container) } else { Err(missing()) }
     }
 
     /// Exit of this run of the container, which is over by now, as far as the daemon still has it. The inspection has it unless the
@@ -115,6 +119,14 @@ impl<'a> Call<'a> {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The same call, on the very container that was inspected: the words that it was given may be another's by now.
+    pub(super) fn of<'b>(self, container: &'b Container) -> Call<'b>
+    where
+        'a: 'b,
+    {
+        Call { id: container.id_or(self.id), ..self }
     }
 
     pub(super) fn error(self, kind: ErrorKind, message: impl Into<String>) -> Error {
@@ -281,6 +293,11 @@ pub(super) fn exit_of(code: i64) -> Option<ExitStatus> {
 }
 
 impl Container {
+    /// `true` if this is the container that was asked for, and no other one by accident. One without an id is not told apart.
+    fn is_named(&self, given: &str) -> bool {
+        self.id.is_empty() || is_named(given, &self.id, self.name.trim_start_matches('/'))
+    }
+
     /// Its full id, which no rename changes; `given` where the description has none.
     pub(super) fn id_or<'a>(&'a self, given: &'a str) -> &'a str {
         if is_name(&self.id) { &self.id } else { given }
@@ -313,6 +330,13 @@ mod tests {
 
     fn container(json: &str) -> Container {
         serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_name_is_not_the_beginning_of_another_containers_id() {
+        let cafe = container(r#"{"Id":"cafe0f6fd7d1aa00","Name":"/web"}"#);
+        assert!(["web", "cafe0f6fd7d1aa00", "cafe0f6fd7d1"].into_iter().all(|given| cafe.is_named(given)));
+        assert!(!["cafe", "cafe0f6fd7d", "we", "web1"].into_iter().any(|given| cafe.is_named(given)));
     }
 
     #[test]

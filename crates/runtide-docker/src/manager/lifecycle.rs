@@ -47,6 +47,8 @@ impl LifecycleManager for Lifecycle {
     async fn pause(&self, id: &InstanceId) -> Result<Effect> {
         let call = Call::on(&self.client, "docker.pause", id)?;
         call.bounded(async {
+            let container = call.inspect().await?;
+            let call = call.of(&container);
             match call.docker().await?.pause_container(call.id).await {
                 Ok(()) => Ok(Effect::Changed),
                 Err(refusal) => {
@@ -61,6 +63,8 @@ impl LifecycleManager for Lifecycle {
     async fn unpause(&self, id: &InstanceId) -> Result<Effect> {
         let call = Call::on(&self.client, "docker.unpause", id)?;
         call.bounded(async {
+            let container = call.inspect().await?;
+            let call = call.of(&container);
             match call.docker().await?.unpause_container(call.id).await {
                 Ok(()) => Ok(Effect::Changed),
                 Err(refusal) => {
@@ -88,13 +92,15 @@ impl LifecycleManager for Lifecycle {
 }
 
 pub(super) async fn start(call: Call<'_>) -> Result<Effect> {
-    let state = call.inspect().await?.state;
+    let container = call.inspect().await?;
+    let state = &container.state;
     if state.paused {
         return Err(call.error(ErrorKind::Conflict, "it is paused: unpause it").with_context("state", &state.status));
     }
     if state.running {
         return Ok(Effect::Unchanged);
     }
+    let call = call.of(&container);
     match call.docker().await?.start_container(call.id, None).await {
         Ok(()) => Ok(Effect::Changed),
         // The container was created so that it cannot start (its program does not exist, for one). That is the container's

@@ -14,6 +14,8 @@ use super::container::{Call, is_answer, is_status};
 const POLL_AFTER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 pub(super) async fn remove(call: Call<'_>, options: &RemoveOptions) -> Result<Effect> {
+    let Some(found) = call.inspect_if_present().await? else { return Ok(Effect::Unchanged) };
+    let call = call.of(&found);
     let docker = call.docker().await?;
     let mut pause = POLL_AFTER.0;
     loop {

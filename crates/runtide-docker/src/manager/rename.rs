@@ -17,6 +17,7 @@ pub(super) async fn rename(call: Call<'_>, name: &str) -> Result<Effect> {
     if container.name.trim_start_matches('/') == name {
         return Ok(Effect::Unchanged);
     }
+    let call = call.of(&container);
     let request = Request::post(format!("/containers/{}/rename", call.id)).with_query("name", name);
     let renamed = Box::pin(call.client.call(call.operation, request, call.client.deadline())).await;
     renamed.map(|_| Effect::Changed).map_err(|error| call.located(error))

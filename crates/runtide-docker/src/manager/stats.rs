@@ -45,6 +45,8 @@ impl StatsManager for Stats {
     async fn usage(&self, id: &InstanceId) -> Result<Usage> {
         let call = Call::on(&self.client, OPERATION, id)?;
         call.bounded(async {
+            let container = call.inspect().await?;
+            let call = call.of(&container);
             match read(call).await? {
                 Some(usage) => Ok(usage),
                 None => Err(absent(call).await),
@@ -114,6 +116,7 @@ struct Readings {
 impl Readings {
     async fn open(call: Call<'_>, every: Duration) -> Result<Self> {
         let container = call.inspect().await?;
+        let call = call.of(&container);
         let first = read(call).await?;
         let (Some(first), Some(incarnation)) = (first, container.state.incarnation()) else {
             return Err(absent(call).await);

@@ -28,7 +28,7 @@ pub(super) async fn stop(call: Call<'_>, options: &StopOptions) -> Result<Effect
     if !before.state.running {
         return Ok(Effect::Unchanged);
     }
-    let grace = grace(options, &before);
+    let (call, grace) = (call.of(&before), grace(options, &before));
     call.within(limit(call, grace), async {
         let docker = call.docker().await?;
         let t = options.timeout.map(whole_seconds);
@@ -61,7 +61,7 @@ pub(super) async fn stop(call: Call<'_>, options: &StopOptions) -> Result<Effect
 
 pub(super) async fn restart(call: Call<'_>, options: &StopOptions) -> Result<()> {
     let before = call.bounded(call.inspect()).await?;
-    let grace = grace(options, &before);
+    let (call, grace) = (call.of(&before), grace(options, &before));
     call.within(limit(call, grace), async {
         let docker = call.docker().await?;
         let restarted = match options.signal {

@@ -32,6 +32,7 @@ pub(super) async fn wait(call: Call<'_>) -> Result<Option<ExitStatus>> {
         let message = "the container never ran";
         return Err(call.error(ErrorKind::Conflict, message).with_context("state", &first.state.status));
     };
+    let call = call.of(&first);
     if !first.state.is_alive() {
         return Ok(call.exit_of(&first, &incarnation).await);
     }

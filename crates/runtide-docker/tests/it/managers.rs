@@ -6,6 +6,7 @@ mod ends;
 mod exec;
 mod exec_scripted;
 mod failed_start;
+mod identity;
 mod lifecycle;
 mod log;
 mod log_against_docker;

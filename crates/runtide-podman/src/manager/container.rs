@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use runtide_core::{Error, ErrorKind, ExitStatus, InstanceId, Result, manager::Effect};
-use runtide_engine::{Request, lenient, log_left_out};
+use runtide_engine::{Request, is_named, lenient, log_left_out};
 use serde::Deserialize;
 
 pub(crate) use runtide_engine::is_name;
@@ -70,20 +70,31 @@ impl<'a> Call<'a> {
         sent.await.map_err(|error| self.located(error))
     }
 
-    /// The container, inspected now. A pod's infra container is refused.
+    /// The container with this very id or name, inspected now. A pod's infra container is refused.
     pub(super) async fn inspect(self) -> Result<Container> {
-        let inspected = self.client.call(self.operation, Request::get(self.path("json")), self.client.deadline());
-        let bytes = Box::pin(inspected).await.map_err(|error| self.located(error))?;
-        let (container, left_out): (Container, _) =
-            lenient(&String::from_utf8_lossy(&bytes), |json| serde_json::from_str(json)).map_err(|error| {
-                self.error(ErrorKind::Protocol, "the container's description cannot be read").with_source(error)
-            })?;
-        log_left_out(self.client.id(), self.id, &left_out);
+        let container = self.find().await?;
         if container.is_infra {
             let why = "this container holds a pod together, and is no instance: its verbs are the pod's";
             return Err(self.error(ErrorKind::NotFound, why).with_context("pod", container.pod));
         }
         Ok(container)
+    }
+
+    /// The same, also an infra container.
+    async fn find(self) -> Result<Container> {
+        let inspected = self.client.call(self.operation, Request::get(self.path("json")), self.client.deadline());
+        let missing = || self.error(ErrorKind::NotFound, "there is no such container");
+        let bytes = Box::pin(inspected).await.map_err(|error| match error.message() {
+            // The beginnings of two ids.
+            message if message.contains("more than one result") => missing(),
+            _ => self.located(error),
+        })?;
+        let (container, left_out): (Container, _) =
+            lenient(&String::from_utf8_lossy(&bytes), |json| serde_json::from_str(json)).map_err(|error| {
+                self.error(ErrorKind::Protocol, "the container's description cannot be read").with_source(error)
+            })?;
+        log_left_out(self.client.id(), self.id, &left_out);
+        if container.is_named(self.id) { Ok(container) } else { Err(missing()) }
     }
 
     /// The container, inspected now; `None` if the service reports that it does not exist.
@@ -93,6 +104,14 @@ impl<'a> Call<'a> {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The same call, on the very container that was inspected: the words that it was given may be another's by now.
+    pub(super) fn of<'b>(self, container: &'b Container) -> Call<'b>
+    where
+        'a: 'b,
+    {
+        Call { id: container.id_or(self.id), ..self }
     }
 
     pub(super) fn error(self, kind: ErrorKind, message: impl Into<String>) -> Error {
@@ -125,6 +144,16 @@ impl<'a> Call<'a> {
             refusal
         };
         Err(container.named(error))
+    }
+}
+
+/// `true` if a container has this very name, as far as the service shows it: one that it cannot inspect is left to its own refusal.
+/// Podman's own answer is yes also for the beginning of an id.
+pub(super) async fn is_taken(client: &Client, operation: &'static str, name: &str) -> Result<bool> {
+    match (Call { client, operation, id: name }).find().await {
+        Ok(container) => Ok(container.name == name),
+        Err(error) if error.kind() == ErrorKind::NotFound || is_answer(&error) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -226,6 +255,11 @@ impl State {
 }
 
 impl Container {
+    /// `true` if this is the container that was asked for, and no other one by accident. One without an id is not told apart.
+    fn is_named(&self, given: &str) -> bool {
+        self.id.is_empty() || is_named(given, &self.id, &self.name)
+    }
+
     /// Time that the container gets to end.
     pub(super) fn grace(&self) -> Duration {
         Duration::from_secs(self.config.stop_timeout.unwrap_or(10))
@@ -273,6 +307,13 @@ mod tests {
         for name in hostile.into_iter().chain([&*"a".repeat(70_000)]) {
             assert!(!is_name(name), "{name}");
         }
+    }
+
+    #[test]
+    fn a_name_is_not_the_beginning_of_another_containers_id() {
+        let cafe: Container = serde_json::from_str(r#"{"Id":"cafe0f6fd7d1aa00","Name":"web"}"#).unwrap();
+        assert!(["web", "cafe0f6fd7d1aa00", "cafe0f6fd7d1"].into_iter().all(|given| cafe.is_named(given)));
+        assert!(!["cafe", "cafe0f6fd7d", "we", "web1"].into_iter().any(|given| cafe.is_named(given)));
     }
 
     fn state(json: &str) -> State {

@@ -11,6 +11,7 @@ pub(super) async fn kill(call: Call<'_>, signal: UnixSignal) -> Result<()> {
         let error = call.error(ErrorKind::Conflict, "it does not run").with_context("state", &container.state.status);
         return Err(container.named(error));
     }
+    let call = call.of(&container);
     // A number: names differ between versions for the real-time signals.
     match call.send(Request::post(call.path("kill")).with_query("signal", signal.number())).await {
         Ok(_) => Ok(()),

@@ -8,7 +8,7 @@ use runtide_core::{
 use runtide_engine::Request;
 
 use super::{
-    container::{Call, NO_NAME, State, is_name},
+    container::{Call, NO_NAME, State, is_name, is_taken},
     kill::kill,
     remove, stop, wait,
 };
@@ -50,9 +50,11 @@ impl LifecycleManager for Lifecycle {
         let call = Call::on(&self.client, "podman.pause", id)?;
         let paused = |state: &State| state.is_paused().then_some(Effect::Unchanged);
         call.bounded(async {
-            if let Some(effect) = paused(&call.inspect().await?.state) {
+            let container = call.inspect().await?;
+            if let Some(effect) = paused(&container.state) {
                 return Ok(effect);
             }
+            let call = call.of(&container);
             match call.send(Request::post(call.path("pause"))).await {
                 Ok(_) => Ok(Effect::Changed),
                 Err(refusal) => call.settle(refusal, paused, |state| !state.is_alive()).await,
@@ -65,9 +67,11 @@ impl LifecycleManager for Lifecycle {
         let call = Call::on(&self.client, "podman.unpause", id)?;
         let runs = |state: &State| (state.is_alive() && !state.is_paused()).then_some(Effect::Unchanged);
         call.bounded(async {
-            if let Some(effect) = runs(&call.inspect().await?.state) {
+            let container = call.inspect().await?;
+            if let Some(effect) = runs(&container.state) {
                 return Ok(effect);
             }
+            let call = call.of(&container);
             match call.send(Request::post(call.path("unpause"))).await {
                 Ok(_) => Ok(Effect::Changed),
                 Err(refusal) => call.settle(refusal, runs, |state| !state.is_alive()).await,
@@ -100,6 +104,7 @@ pub(super) async fn start(call: Call<'_>) -> Result<Effect> {
     if state.is_alive() && state.status != "stopping" {
         return Ok(Effect::Unchanged);
     }
+    let call = call.of(&container);
     match call.send(Request::post(call.path("start"))).await {
         Ok(_) => Ok(Effect::Changed),
         // Another client started it.
@@ -118,19 +123,20 @@ async fn rename(call: Call<'_>, name: &str) -> Result<Effect> {
         let shown: String = name.escape_debug().take(80).collect();
         return Err(call.error(ErrorKind::InvalidInput, format!("'{shown}' {NO_NAME}")));
     }
-    if call.inspect().await?.name == name {
+    let container = call.inspect().await?;
+    if container.name == name {
         return Ok(Effect::Unchanged);
     }
+    let call = call.of(&container);
     match call.send(Request::post(call.path("rename")).with_query("name", name)).await {
         Ok(_) => Ok(Effect::Changed),
         // Podman 4 has no status of its own for a name that is taken.
         Err(refusal) if is_answer(&refusal) => {
-            match call.send(Request::get(format!("/containers/{name}/exists"))).await {
-                Ok(_) => Err(call
-                    .error(ErrorKind::AlreadyExists, "another container has this name")
-                    .with_context("name", name)),
-                Err(_) => Err(refusal),
+            if let Ok(true) = is_taken(call.client, call.operation, name).await {
+                let error = call.error(ErrorKind::AlreadyExists, "another container has this name");
+                return Err(error.with_context("name", name));
             }
+            Err(refusal)
         }
         Err(refusal) => Err(refusal),
     }

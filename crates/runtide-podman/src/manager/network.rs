@@ -162,6 +162,12 @@ impl<'a> On<'a> {
     }
 }
 
+/// Name of the network with this very id or name.
+pub(super) async fn name_of(client: &Client, operation: &'static str, network: &str) -> Result<String> {
+    let network = NetworkId::from(network);
+    Ok(On::new(client, operation, &network)?.network().await?.name)
+}
+
 /// Every container with its networks, by one request. An inspection of a network has its members from Podman 5 on only, and no more than
 /// those that run.
 async fn members(client: &Client, operation: &'static str) -> Result<Vec<Member>> {

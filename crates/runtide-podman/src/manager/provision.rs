@@ -9,8 +9,11 @@ use runtide_core::{
 };
 use runtide_engine::{Request, create::Creation, late::LATEST_ANSWER, segment};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{
+    container::is_taken,
+    network,
     objects::CONTAINERS,
     spec::{self, Refused},
 };
@@ -56,10 +59,15 @@ impl ProvisionManager for Provision {
 }
 
 async fn create(client: &Client, mut request: spec::Request) -> Result<InstanceId> {
-    must_exist(client, "network", "networks", &request.networks).await?;
-    must_exist(client, "volume", "volumes", &request.volumes).await?;
+    name_networks(client, &mut request).await?;
+    for volume in &request.volumes {
+        if !exists(client, "volumes", volume).await? {
+            let error = client.site(OPERATION).error(ErrorKind::NotFound, "there is no such volume");
+            return Err(error.with_context("volume", volume));
+        }
+    }
     if let Some(name) = &request.name
-        && exists(client, "containers", name).await?
+        && is_taken(client, OPERATION, name).await?
     {
         return Err(taken(client, name));
     }
@@ -75,7 +83,7 @@ async fn create(client: &Client, mut request: spec::Request) -> Result<InstanceI
         Err(refusal) => {
             let answered = is_answer(&refusal);
             if let (true, Some(name)) = (answered, &request.name)
-                && exists(client, "containers", name).await?
+                && is_taken(client, OPERATION, name).await?
             {
                 return Err(taken(client, name));
             }
@@ -117,17 +125,22 @@ async fn call(client: &Client, request: Request) -> Result<Bytes> {
     Box::pin(client.call(OPERATION, request, client.deadline())).await
 }
 
-/// Fails unless each of these exists; the names are checked already.
-async fn must_exist(client: &Client, what: &'static str, kind: &str, names: &[String]) -> Result<()> {
-    for name in names {
-        if !exists(client, kind, name).await? {
-            let error = client.site(OPERATION).error(ErrorKind::NotFound, format!("there is no such {what}"));
-            return Err(error.with_context(what, name));
+/// Names each network as it is called: Podman would take the beginning of another network's id as well.
+async fn name_networks(client: &Client, request: &mut spec::Request) -> Result<()> {
+    for given in &request.networks {
+        let name = network::name_of(client, OPERATION, given).await?;
+        let Some(joined) = request.body.get_mut("networks").and_then(Value::as_object_mut) else { continue };
+        if let Some(endpoint) = joined.remove(given)
+            && joined.insert(name, endpoint).is_some()
+        {
+            let error = client.site(OPERATION).error(ErrorKind::InvalidInput, "networks: this one is joined twice");
+            return Err(error.with_context("network", given).with_context("field", "networks"));
         }
     }
     Ok(())
 }
 
+/// For what Podman finds by its whole name alone, and for images.
 async fn exists(client: &Client, kind: &str, name: &str) -> Result<bool> {
     match call(client, Request::get(format!("/{kind}/{name}/exists"))).await {
         Ok(_) => Ok(true),

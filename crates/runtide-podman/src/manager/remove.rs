@@ -20,6 +20,8 @@ const ATTEMPTS: u32 = 5;
 pub(super) async fn remove(call: Call<'_>, options: &RemoveOptions) -> Result<Effect> {
     let (mut pause, mut attempts) = (POLL_AFTER.0, 0);
     let Some(mut container) = call.inspect_if_present().await? else { return Ok(Effect::Unchanged) };
+    let id = container.id_or(call.id).to_owned();
+    let call = Call { id: &id, ..call };
     loop {
         if container.state.is_alive() && !options.kill {
             let message = "the container runs, and the options do not ask to kill it";

@@ -24,7 +24,7 @@ pub(super) async fn stop(call: Call<'_>, options: &StopOptions) -> Result<Effect
         return Ok(Effect::Unchanged);
     }
     refuse_paused(call, &before)?;
-    let grace = grace(options, &before);
+    let (call, grace) = (call.of(&before), grace(options, &before));
     call.within(limit(call, grace), async {
         let mut timeout = options.timeout.map(whole_seconds);
         if let Some(signal) = options.signal {
@@ -51,7 +51,7 @@ pub(super) async fn stop(call: Call<'_>, options: &StopOptions) -> Result<Effect
 pub(super) async fn restart(call: Call<'_>, options: &StopOptions) -> Result<()> {
     let before = call.bounded(call.inspect()).await?;
     refuse_paused(call, &before)?;
-    let grace = grace(options, &before);
+    let (call, grace) = (call.of(&before), grace(options, &before));
     call.within(limit(call, grace), async {
         // Without one Podman's restart would kill at once, and not take the container's own as its stop does.
         let mut timeout = Some(whole_seconds(grace));

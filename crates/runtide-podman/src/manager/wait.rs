@@ -32,7 +32,7 @@ pub(super) async fn wait(call: Call<'_>) -> Result<Option<ExitStatus>> {
         let message = "the container never ran";
         return Err(call.error(ErrorKind::Conflict, message).with_context("state", &first.state.status));
     }
-    end_of_run(call, &first).await
+    end_of_run(call.of(&first), &first).await
 }
 
 /// The end of the run that this inspection shows; `Cancelled` once the backend is closed.

@@ -19,6 +19,7 @@ mod bench;
 mod event_log;
 mod exec;
 mod exec_scripted;
+mod identity;
 mod images;
 mod log_of_events;
 mod lost_creates;

@@ -115,6 +115,7 @@ fn owner(call: Call<'_>, container: &Container) -> Owner<Docker> {
 /// Creates the process's record, which the daemon removes with the container, or some minutes after the process ended.
 async fn create(call: Call<'_>, options: &ExecOptions, is_attached: bool) -> Result<Process<Record>> {
     let container = alive(call).await?;
+    let call = call.of(&container);
     let takes_size = takes_size(call).await?;
     let body = Create {
         attach_stdout: is_attached,
@@ -172,6 +173,7 @@ async fn size_at_start(call: Call<'_>, process: &Process<Record>, options: &Exec
 
 async fn attach(call: Call<'_>, options: &AttachOptions) -> Result<ExecSession> {
     let container = alive(call).await?;
+    let call = call.of(&container);
     let link = connect(call, &container, options).await?;
     // The daemon attaches to a container that has ended as well, and that connection would never end.
     let now = call.inspect().await?.state;
@@ -184,6 +186,7 @@ async fn attach(call: Call<'_>, options: &AttachOptions) -> Result<ExecSession> 
 
 async fn start_attached(call: Call<'_>, options: &AttachOptions) -> Result<ExecSession> {
     let container = call.inspect().await?;
+    let call = call.of(&container);
     if container.state.running {
         let error = call.error(ErrorKind::Conflict, "it runs already: attach to it");
         return Err(error.with_context("state", &container.state.status));

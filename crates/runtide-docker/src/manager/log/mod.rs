@@ -55,7 +55,8 @@ impl LogManager for Logs {
         let Some(plan) = Plan::new(call, &container, &options)? else {
             return Ok(LogStream::new(stream::empty()));
         };
-        let reader = Reader::open(self.client.clone(), id.clone(), plan).await?;
+        let found = InstanceId::from(container.id_or(call.id));
+        let reader = Reader::open(self.client.clone(), found, plan).await?;
         Ok(LogStream::new(stream::unfold(Some(reader), |reader| async {
             let mut reader = reader?;
             match reader.line().await {

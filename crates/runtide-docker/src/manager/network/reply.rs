@@ -6,13 +6,10 @@ use runtide_core::{
     InstanceId,
     manager::{NetworkInfo, Subnet},
 };
-use runtide_engine::create::users_labels;
+use runtide_engine::{create::users_labels, is_named};
 use serde::Deserialize;
 
 use super::{Endpoint, Endpoints};
-
-/// Characters of an id that name a network: the daemon shows no fewer.
-const SHORT_ID: usize = 12;
 
 /// A network, listed or inspected.
 #[derive(Debug, Default, Deserialize)]
@@ -73,7 +70,7 @@ pub(in crate::manager) struct Settings {
 impl Network {
     /// `true` if these words name this network, and no other one by accident.
     pub(super) fn is_named(&self, words: &str) -> bool {
-        self.id == words || self.name == words || (words.len() >= SHORT_ID && self.id.starts_with(words))
+        is_named(words, &self.id, &self.name)
     }
 
     pub(super) fn subnets(&self) -> Vec<Subnet> {

@@ -202,6 +202,7 @@ pub(super) async fn resize_main(call: Call<'_>, size: TtySize) -> Result<()> {
     if !container.config.tty {
         return Err(call.error(ErrorKind::Conflict, "it has no terminal"));
     }
+    let call = call.of(&container);
     let Err(error) = call.send(exec::resize(&format!("/containers/{}", call.id), size)).await else { return Ok(()) };
     if call.inspect().await?.state.is_alive() {
         return Err(error);

@@ -133,6 +133,7 @@ fn owner(call: Call<'_>, container: &Container) -> Owner<Podman> {
 /// Creates the record of a process, which the service removes some minutes after the process ended.
 async fn create(call: Call<'_>, body: &Create<'_>, options: &ExecOptions) -> Result<Record> {
     let container = alive(call).await?;
+    let call = call.of(&container);
     let answer = match call.send(Request::post(call.path("exec")).with_json(body)).await {
         Ok(answer) => answer,
         Err(refusal) => return Err(explained(call, refusal).await),
@@ -225,6 +226,7 @@ fn start(record: &Record, options: &ExecOptions) -> Request {
 
 async fn attach(call: Call<'_>, options: &AttachOptions) -> Result<ExecSession> {
     let container = alive(call).await?;
+    let call = call.of(&container);
     let link = match connect(call, &container, options).await {
         Ok(link) => link,
         Err(refusal) => return Err(explained(call, refusal).await),
@@ -240,6 +242,7 @@ async fn attach(call: Call<'_>, options: &AttachOptions) -> Result<ExecSession> 
 
 async fn start_attached(call: Call<'_>, options: &AttachOptions) -> Result<ExecSession> {
     let container = cleaned_up(call).await?;
+    let call = call.of(&container);
     if container.state.is_alive() {
         let error = call.error(ErrorKind::Conflict, "it runs already: attach to it");
         return Err(error.with_context("state", &container.state.status));

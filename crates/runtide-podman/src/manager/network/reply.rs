@@ -6,11 +6,8 @@ use runtide_core::{
     InstanceId,
     manager::{NetworkInfo, Subnet},
 };
-use runtide_engine::create::users_labels;
+use runtide_engine::{create::users_labels, is_named};
 use serde::Deserialize;
-
-/// Characters of an id that name a network: the command shows no fewer.
-const SHORT_ID: usize = 12;
 
 /// A network, listed or inspected.
 #[derive(Debug, Default, Deserialize)]
@@ -48,7 +45,7 @@ pub(super) struct Member {
 impl Network {
     /// `true` if these words name this network, and no other one by accident: Podman takes the beginning of an id as well.
     pub(super) fn is_named(&self, words: &str) -> bool {
-        self.id == words || self.name == words || (words.len() >= SHORT_ID && self.id.starts_with(words))
+        is_named(words, &self.id, &self.name)
     }
 
     pub(super) fn subnets(&self) -> Vec<Subnet> {
