@@ -19,7 +19,7 @@ use crate::{
 const POLL: Duration = Duration::from_millis(250);
 
 /// Time for which journald may hold a message that Podman gave it. Podman writes to a file before an inspection shows the end.
-const JOURNALED_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const JOURNALED_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) async fn wait(call: Call<'_>) -> Result<Option<ExitStatus>> {
     let first = call.inspect().await?;
