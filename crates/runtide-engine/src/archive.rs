@@ -32,6 +32,8 @@ pub struct ArchiveCheck {
     block: Vec<u8>,
     /// Records that precede the next entry's header.
     records: Vec<u8>,
+    /// A name that precedes it.
+    long_name: Vec<u8>,
     root: Option<Folder>,
     leads_out: bool,
 }
@@ -99,10 +101,17 @@ enum At {
         /// Bytes of the content behind it.
         content: u64,
     },
-    /// In a content; of one that is records, these came so far.
-    Content { left: u64, records: Option<Vec<u8>> },
+    /// In a content; of one that is about the next entry, these bytes came so far.
+    Content { left: u64, kept: Option<(About, Vec<u8>)> },
     /// Behind the mark of the end.
     End,
+}
+
+/// What a content says of the next entry.
+#[derive(Clone, Copy, Debug)]
+enum About {
+    Records,
+    Name,
 }
 
 /// Why bytes are no whole tar archive.
@@ -142,17 +151,19 @@ impl ArchiveCheck {
                 At::End => {
                     return if bytes.iter().all(|byte| *byte == 0) { Ok(()) } else { Err(ArchiveFlaw::Trailing) };
                 }
-                At::Content { left, records } => {
+                At::Content { left, kept } => {
                     let length = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                     let (content, rest) = bytes.split_at(length);
-                    if let Some(records) = records {
-                        let room = RECORDS.saturating_sub(records.len()).min(content.len());
-                        records.extend_from_slice(content.get(..room).unwrap_or_default());
+                    if let Some((_, kept)) = kept {
+                        let room = RECORDS.saturating_sub(kept.len()).min(content.len());
+                        kept.extend_from_slice(content.get(..room).unwrap_or_default());
                     }
                     *left -= length as u64;
                     if *left == 0 {
-                        if let Some(records) = records.take() {
-                            self.records = records;
+                        match kept.take() {
+                            Some((About::Records, records)) => self.records = records,
+                            Some((About::Name, name)) => self.long_name = name,
+                            None => {}
                         }
                         self.at = At::Header;
                     }
@@ -206,7 +217,7 @@ impl ArchiveCheck {
         let block = self.block.as_slice();
         if let At::Map { content } = self.at {
             let goes_on = block.get(504).is_some_and(|flag| *flag != 0);
-            return Ok(if goes_on { At::Map { content } } else { content_of(content, false) });
+            return Ok(if goes_on { At::Map { content } } else { content_of(content, None) });
         }
         if block.iter().all(|byte| *byte == 0) {
             return Ok(At::End);
@@ -228,8 +239,16 @@ impl ArchiveCheck {
         // Records and long names precede the header that they are about.
         if !matches!(kind, b'x' | b'g' | b'L' | b'K') {
             let records = std::mem::take(&mut self.records);
-            let name = block.split(|byte| *byte == 0).next();
-            self.leads_out |= value_of(&records, b"path").or(name).is_some_and(leads_out);
+            let long_name = std::mem::take(&mut self.long_name);
+            let name = block.get(..100).and_then(text);
+            // Readers differ in which of them counts.
+            let names = [value_of(&records, b"path"), text(&long_name), name];
+            self.leads_out |= names.into_iter().flatten().any(leads_out);
+            if block.get(257..263) == Some(b"ustar\0")
+                && let (Some(prefix), Some(name)) = (block.get(345..500).and_then(text), name)
+            {
+                self.leads_out |= leads_out(&[prefix, b"/", name].concat());
+            }
             if kind == b'5' && matches!(name, Some(b"." | b"./")) {
                 let of = |key: &[u8], from, to| record(&records, key).or_else(|| number(block.get(from..to)));
                 let mode = number(block.get(100..108)).and_then(|mode| u32::try_from(mode & 0o7777).ok());
@@ -239,15 +258,25 @@ impl ArchiveCheck {
                 }
             }
         }
+        let about = match kind {
+            b'x' => Some(About::Records),
+            b'L' => Some(About::Name),
+            _ => None,
+        };
         let has_map = kind == b'S' && block.get(482).is_some_and(|flag| *flag != 0);
-        Ok(if has_map { At::Map { content: padded } } else { content_of(padded, kind == b'x') })
+        Ok(if has_map { At::Map { content: padded } } else { content_of(padded, about) })
     }
 }
 
-fn content_of(left: u64, is_records: bool) -> At {
+/// The bytes before the first zero.
+fn text(field: &[u8]) -> Option<&[u8]> {
+    field.split(|byte| *byte == 0).next()
+}
+
+fn content_of(left: u64, about: Option<About>) -> At {
     match left {
         0 => At::Header,
-        left => At::Content { left, records: is_records.then(Vec::new) },
+        left => At::Content { left, kept: about.map(|about| (about, Vec::new())) },
     }
 }
 
@@ -336,6 +365,17 @@ mod tests {
         block
     }
 
+    /// An entry with a prefix that leads out.
+    fn prefixed(magic: &[u8; 8]) -> Vec<u8> {
+        let mut block = header(b'0', b"0\0");
+        block[257..265].copy_from_slice(magic);
+        block[345..350].copy_from_slice(b"../..");
+        block[148..156].copy_from_slice(b"        ");
+        let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        block
+    }
+
     fn entry(kind: u8, content: &[u8]) -> Vec<u8> {
         let mut entry = header(kind, format!("{:011o}\0", content.len()).as_bytes());
         entry.extend_from_slice(content);
@@ -419,6 +459,14 @@ mod tests {
         let mut check = ArchiveCheck::default();
         check.pass(&[entry(b'x', b"13 path=../a\n"), entry(b'0', b"x"), end()].concat()).unwrap();
         assert!(check.leads_out());
+        let mut check = ArchiveCheck::default();
+        check.pass(&[entry(b'L', b"../../x\0"), entry(b'0', b"x"), end()].concat()).unwrap();
+        assert!(check.leads_out(), "a long name");
+        for (magic, found) in [(b"ustar\x0000", true), (b"ustar  \0", false)] {
+            let mut check = ArchiveCheck::default();
+            check.pass(&[prefixed(magic), end()].concat()).unwrap();
+            assert_eq!(check.leads_out(), found, "{}", magic.escape_ascii());
+        }
         let mut check = ArchiveCheck::default();
         check.pass(&archive_of("Dockerfile", b"FROM scratch\n").unwrap()).unwrap();
         check.finish().unwrap();

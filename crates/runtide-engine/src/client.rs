@@ -162,9 +162,24 @@ impl<D: Dialect> Client<D> {
         Self(Arc::clone(&self.0), Lifetime::Outlives)
     }
 
-    /// Waits until it is closed: what is open then ends with `Cancelled`.
+    /// Waits until it is closed: what is open then ends with `Cancelled`. One that outlives the close waits for ever.
     pub async fn closed(&self) {
-        self.0.session.closed().await;
+        match self.1 {
+            Lifetime::UntilClosed => self.0.session.closed().await,
+            Lifetime::Outlives => std::future::pending().await,
+        }
+    }
+
+    /// Runs work for as long as the client is open.
+    ///
+    /// # Errors
+    /// `Cancelled` once it was closed; else the work's own.
+    pub async fn until_closed<T>(&self, operation: &'static str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = self.closed() => Err(self.site(operation).closed()),
+        }
     }
 
     /// # Errors

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod absence;
 mod answer;
 mod archive;
 mod client;
@@ -32,6 +33,7 @@ mod values;
 pub mod volume;
 
 pub use self::{
+    absence::Absence,
     answer::{Answer, http_date},
     archive::{ArchiveCheck, ArchiveFlaw, Folder, Rebase, archive_of},
     client::{Client, Settings},

@@ -27,7 +27,8 @@ use crate::{
     transport::{Body, Link, as_io},
 };
 
-/// The body of an answer on a connection of its own, which is driven as it is read. The request's body is sent at the same time.
+/// The body of an answer on a connection of its own, which is driven as it is read. The request's body is sent at the same time. It
+/// ends with `Cancelled` once the client is closed.
 pub struct OwnAnswer<D: Dialect> {
     client: Client<D>,
     operation: &'static str,
@@ -35,6 +36,7 @@ pub struct OwnAnswer<D: Dialect> {
     _sender: http1::SendRequest<Body>,
     connection: Driven<http1::Connection<TokioIo<Link>, Body>>,
     body: Incoming,
+    closed: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl<D: Dialect> OwnAnswer<D> {
@@ -63,11 +65,13 @@ impl<D: Dialect> OwnAnswer<D> {
             // The body of an error needs the connection driven while it is read.
             let response = connection.drive(client.succeeded(site, response)).await?;
             let body = response.into_body();
-            Ok(Self { client: client.clone(), operation, _sender: sender, connection, body })
+            let (owner, waiting) = (client.clone(), client.clone());
+            let closed = Box::pin(async move { waiting.closed().await });
+            Ok(Self { client: owner, operation, _sender: sender, connection, body, closed })
         };
         match deadline {
-            Some(deadline) => client.within(site, deadline, opened).await,
-            None => opened.await,
+            Some(deadline) => client.until_closed(operation, client.within(site, deadline, opened)).await,
+            None => client.until_closed(operation, opened).await,
         }
     }
 
@@ -93,9 +97,14 @@ impl<D: Dialect> Stream for OwnAnswer<D> {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         loop {
+            // Also where the daemon sends without a pause.
+            this.client.check_open(this.operation)?;
             let body = &mut this.body;
-            let frame = this.connection.poll_with(cx, |cx| Pin::new(&mut *body).poll_frame(cx));
-            match ready!(frame) {
+            let Poll::Ready(frame) = this.connection.poll_with(cx, |cx| Pin::new(&mut *body).poll_frame(cx)) else {
+                ready!(this.closed.as_mut().poll(cx));
+                continue;
+            };
+            match frame {
                 None => return Poll::Ready(None),
                 Some(Err(error)) => {
                     return Poll::Ready(Some(Err(this.client.broken(this.client.site(this.operation), as_io(error)))));

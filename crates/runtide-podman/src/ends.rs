@@ -45,17 +45,20 @@ impl Ends {
         Ok(Self { id: id.to_owned(), feed, read: VecDeque::new() })
     }
 
-    /// The next end; `None`: the response ended, broke off, or was refused.
+    /// The next end; `None`: the response ended.
+    ///
+    /// # Errors
+    /// `Unavailable` for a response that broke off; by its status for a refusal that came late.
     ///
     /// # Cancel safety
     /// A dropped future loses no message.
-    pub(crate) async fn next(&mut self) -> Option<End> {
+    pub(crate) async fn next(&mut self) -> Result<Option<End>> {
         loop {
             if let Some(end) = self.read.pop_front() {
-                return Some(end);
+                return Ok(Some(end));
             }
-            if !poll_fn(|cx| self.feed.poll_more(cx)).await.ok()? {
-                return None;
+            if !poll_fn(|cx| self.feed.poll_more(cx)).await? {
+                return Ok(None);
             }
             let used = ends_in(self.feed.unread(), &self.id, &mut self.read);
             self.feed.consume(used);

@@ -35,7 +35,7 @@ use runtide_core::{ErrorKind, ListOptions, RuntimeBackend, WatchOptions};
 use tokio::{
     sync::RwLock,
     task::JoinSet,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use self::{
@@ -247,8 +247,11 @@ impl Stage {
             }
         } else {
             log = self.scene.calls.log();
-            // So that the daemon is there for what comes next.
+            // So that the daemon is there for what comes next, without what this run made.
             let _ = self.harness.heal().await;
+            // A backend whose calls hang is no reason to wait for ever.
+            let reaped = timeout(self.harness.timing().timeout * 2, reap(&self.scene, &self.before)).await;
+            what.extend(reaped.unwrap_or_default().into_iter().map(|left| format!("left: {left}")));
         }
         Err(Broken { what, log, seed })
     }

@@ -5,23 +5,16 @@
 //! its own number over the exit. So the wait is opened first, then the container is inspected, and the inspection decides, as
 //! long as it is still of the same incarnation and no start failed; else the daemon's history of events does.
 
-use std::{pin::Pin, time::Duration};
+use std::pin::Pin;
 
 use futures_util::FutureExt;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use runtide_core::{Error, ErrorKind, ExitStatus, Result, Retry};
-use runtide_engine::Request;
+use runtide_core::{Error, ErrorKind, ExitStatus, Result};
+use runtide_engine::{Absence, Request};
 use serde::Deserialize;
-use tokio::time::Instant;
 
 use super::container::{Call, Container, exit_of};
-
-/// Longest absence of the daemon before the wait fails. A restart of it takes seconds; without live-restore it first stops
-/// the surviving containers, 10 seconds each.
-const ABSENCE_TIMEOUT: Duration = Duration::from_secs(120);
-/// Shortest and longest pause between two attempts.
-const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// Bytes of an answer, at most; longer than any that a daemon sends.
 const ANSWER: usize = 64 * 1024;
@@ -41,31 +34,16 @@ pub(super) async fn wait(call: Call<'_>) -> Result<Option<ExitStatus>> {
 
 /// Waits for the end of this run. `opened` is a wait that was opened for it already.
 pub(super) async fn over(call: Call<'_>, incarnation: &str, mut opened: Option<Opened>) -> Result<Option<ExitStatus>> {
-    let mut away_since = None;
-    let mut pause = RETRY_AFTER.0;
+    let mut absence = Absence::default();
     loop {
-        let error = match end_of(call, incarnation, opened.take()).await {
+        let error = match end_of(call, incarnation, opened.take(), &mut absence).await {
             Ok(exit) => return Ok(exit),
-            Err(Lost::Link) => {
-                away_since = None;
-                pause = RETRY_AFTER.0;
-                None
-            }
+            Err(Lost::Link) => None,
             Err(Lost::Daemon(error)) => Some(error),
             Err(Lost::Final(error)) => return Err(error),
         };
-        let retry = error.as_ref().map(Error::retry);
-        let since = *away_since.get_or_insert_with(Instant::now);
-        if let Some(error) = error.filter(|_| since.elapsed() >= ABSENCE_TIMEOUT) {
-            return Err(error);
-        }
-        tracing::debug!(backend = %call.client.id(), instance = call.id, "the wait broke off: opening it again");
-        if let Some(Retry::Poll(interval)) = retry {
-            tokio::time::sleep(interval).await; // nothing listens: no daemon is spared by a longer pause
-            continue;
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(RETRY_AFTER.1);
+        tracing::debug!(backend = %call.client.id(), instance = call.id, ?error, "the wait broke off: opening it again");
+        absence.pause(error).await?;
     }
 }
 
@@ -98,7 +76,12 @@ enum Seen {
     Gone(Error),
 }
 
-async fn end_of(call: Call<'_>, incarnation: &str, opened: Option<Opened>) -> Result<Option<ExitStatus>, Lost> {
+async fn end_of(
+    call: Call<'_>,
+    incarnation: &str,
+    opened: Option<Opened>,
+    absence: &mut Absence,
+) -> Result<Option<ExitStatus>, Lost> {
     let answer = match opened {
         Some(opened) => Some(opened),
         None => match call.bounded(open(call, "not-running")).await.map_err(Lost::from) {
@@ -108,7 +91,7 @@ async fn end_of(call: Call<'_>, incarnation: &str, opened: Option<Opened>) -> Re
         },
     };
     // The wait is open: if the inspection finds the run alive, the daemon answers its end.
-    let mut answer = match (observe(call, incarnation).await?, answer) {
+    let mut answer = match (observe(call, incarnation, absence).await?, answer) {
         (Seen::Alive, Some(answer)) => answer,
         (Seen::Alive, None) => return Err(Lost::Link),
         (Seen::Over(exit), _) => return Ok(exit),
@@ -122,14 +105,14 @@ async fn end_of(call: Call<'_>, incarnation: &str, opened: Option<Opened>) -> Re
         tokio::select! {
             exit = answer.exit() => break exit,
             // A half-open connection stays silent: inspect on another one.
-            () = tokio::time::sleep(call.client.config().max_silence) => match observe(call, incarnation).await? {
+            () = tokio::time::sleep(call.client.config().max_silence) => match observe(call, incarnation, absence).await? {
                 Seen::Alive => {}
                 Seen::Over(exit) => return Ok(exit),
                 Seen::Gone(gone) => return Err(Lost::Final(gone)),
             },
         }
     };
-    match (observe(call, incarnation).await, answered) {
+    match (observe(call, incarnation, absence).await, answered) {
         (Ok(Seen::Over(Some(exit))), _) | (Ok(Seen::Gone(_)) | Err(Lost::Daemon(_)), Some(exit)) => Ok(Some(exit)),
         (Ok(Seen::Over(None)), answered) => Ok(answered),
         (Ok(Seen::Gone(gone)), None) => Err(Lost::Final(gone)),
@@ -138,13 +121,15 @@ async fn end_of(call: Call<'_>, incarnation: &str, opened: Option<Opened>) -> Re
     }
 }
 
-async fn observe(call: Call<'_>, incarnation: &str) -> Result<Seen, Lost> {
-    match call.inspect().await {
-        Ok(Container { state, .. }) if state.incarnation() == Some(incarnation) && state.is_alive() => Ok(Seen::Alive),
-        Ok(container) => Ok(Seen::Over(call.exit_of(&container, incarnation).await)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Seen::Gone(error)),
-        Err(error) => Err(error.into()),
-    }
+async fn observe(call: Call<'_>, incarnation: &str, absence: &mut Absence) -> Result<Seen, Lost> {
+    let seen = match call.inspect().await {
+        Ok(Container { state, .. }) if state.incarnation() == Some(incarnation) && state.is_alive() => Seen::Alive,
+        Ok(container) => Seen::Over(call.exit_of(&container, incarnation).await),
+        Err(error) if error.kind() == ErrorKind::NotFound => Seen::Gone(error),
+        Err(error) => return Err(error.into()),
+    };
+    absence.is_over();
+    Ok(seen)
 }
 
 /// Opens a wait. The daemon registers it before it sends the head of its answer; the body follows at the end of the run. It

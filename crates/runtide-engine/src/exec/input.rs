@@ -7,11 +7,15 @@
 
 use std::{
     io,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
-use tokio::io::AsyncWrite;
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    runtime::Handle,
+};
 
 /// The character that means the end of the input (Ctrl-D). In the middle of a line it only passes the line on, so that it takes two.
 const END_OF_INPUT: &[u8] = b"\x04\x04";
@@ -40,28 +44,37 @@ impl End {
 
 /// The input of a process, as a writer whose shutdown is its end.
 #[derive(Debug)]
-pub struct Input<W: AsyncWrite + Unpin> {
-    writer: W,
+pub struct Input<W: AsyncWrite + Send + Unpin + 'static> {
+    /// `None` once it is dropped.
+    writer: Option<W>,
     end: End,
+    /// Longest time that the end of a dropped input takes.
+    deadline: Duration,
+    /// The connection was shut down.
+    is_shut: bool,
     /// A line has begun, and not ended.
     in_line: bool,
     /// Characters of the end that are still to be written; `None` before the shutdown.
     left: Option<&'static [u8]>,
 }
 
-impl<W: AsyncWrite + Unpin> Input<W> {
-    /// The input behind this connection.
-    pub fn new(writer: W, end: End) -> Self {
-        Self { writer, end, in_line: false, left: None }
+impl<W: AsyncWrite + Send + Unpin + 'static> Input<W> {
+    /// The input behind this connection. Dropped, it is ended within the deadline.
+    pub fn new(writer: W, end: End, deadline: Duration) -> Self {
+        Self { writer: Some(writer), end, deadline, is_shut: false, in_line: false, left: None }
+    }
+
+    fn writer(&mut self) -> io::Result<Pin<&mut W>> {
+        self.writer.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 }
 
-impl<W: AsyncWrite + Unpin> AsyncWrite for Input<W> {
+impl<W: AsyncWrite + Send + Unpin + 'static> AsyncWrite for Input<W> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.left.is_some() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::BrokenPipe, "the input was ended")));
         }
-        let written = ready!(Pin::new(&mut self.writer).poll_write(cx, buf))?;
+        let written = ready!(self.writer()?.poll_write(cx, buf))?;
         if let Some(last) = buf.get(..written).and_then(<[u8]>::last) {
             self.in_line = !matches!(last, b'\n' | b'\r');
         }
@@ -69,7 +82,7 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Input<W> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.writer).poll_flush(cx)
+        self.writer()?.poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -77,7 +90,9 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Input<W> {
         match this.end {
             End::HalfClose => {
                 this.left = Some(&[]);
-                Pin::new(&mut this.writer).poll_shutdown(cx)
+                let shut = ready!(this.writer()?.poll_shutdown(cx));
+                this.is_shut = true;
+                Poll::Ready(shut)
             }
             End::Never => Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::Unsupported,
@@ -89,25 +104,36 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Input<W> {
                 while !left.is_empty() {
                     // Set first: what was begun is gone on with.
                     this.left = Some(left);
-                    let written = ready!(Pin::new(&mut this.writer).poll_write(cx, left))?;
+                    let written = ready!(this.writer()?.poll_write(cx, left))?;
                     if written == 0 {
                         return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                     }
                     left = left.get(written..).unwrap_or_default();
                 }
                 this.left = Some(left);
-                Pin::new(&mut this.writer).poll_flush(cx)
+                this.writer()?.poll_flush(cx)
             }
         }
     }
 }
 
-impl<W: AsyncWrite + Unpin> Drop for Input<W> {
+impl<W: AsyncWrite + Send + Unpin + 'static> Drop for Input<W> {
     /// As a pipe's: a dropped input is at its end. A terminal's is not: the session may be dropped with it, which detaches.
     fn drop(&mut self) {
-        if self.end == End::HalfClose && self.left.is_none() {
-            // A socket is shut down at once; if there is more to it (TLS with a full buffer), the connection's own end follows.
-            let _ = pin!(&mut self.writer).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        if self.end != End::HalfClose || self.is_shut {
+            return;
+        }
+        let Some(mut writer) = self.writer.take() else { return };
+        // A socket is shut down at once; TLS has bytes to send before it, which may have to wait for the daemon.
+        let shut = Pin::new(&mut writer).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        if shut.is_pending()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let deadline = self.deadline;
+            runtime.spawn(async move {
+                let shut = tokio::time::timeout(deadline, writer.shutdown()).await;
+                tracing::trace!(?shut, "a dropped input was ended");
+            });
         }
     }
 }
@@ -118,9 +144,11 @@ mod tests {
 
     use super::*;
 
+    const DEADLINE: Duration = Duration::from_secs(60);
+
     fn input(end: End) -> (Input<DuplexStream>, DuplexStream) {
         let (near, far) = tokio::io::duplex(64);
-        (Input::new(near, end), far)
+        (Input::new(near, end, DEADLINE), far)
     }
 
     async fn typed(written: &[u8]) -> Vec<u8> {
@@ -146,7 +174,7 @@ mod tests {
     #[tokio::test]
     async fn an_end_that_is_interrupted_is_gone_on_with() {
         let (near, mut far) = tokio::io::duplex(1);
-        let mut input = Input::new(near, End::Typed);
+        let mut input = Input::new(near, End::Typed, DEADLINE);
         input.write_all(b"a").await.unwrap();
         let full = tokio::time::timeout(std::time::Duration::from_millis(1), input.shutdown()).await;
         assert!(full.is_err(), "nothing is read");
@@ -162,6 +190,41 @@ mod tests {
         let (input, mut far) = input(End::HalfClose);
         drop(input);
         assert_eq!(far.read(&mut [0; 1]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_input_whose_bytes_wait_is_ended_behind_them() {
+        for is_begun in [false, true] {
+            let (near, mut far) = tokio::io::duplex(1);
+            let mut input = Input::new(tokio::io::BufWriter::new(near), End::HalfClose, DEADLINE);
+            input.write_all(b"all of it").await.unwrap();
+            if is_begun {
+                let full = tokio::time::timeout(Duration::from_millis(1), input.shutdown()).await;
+                assert!(full.is_err(), "nothing is read");
+            }
+            drop(input);
+            let mut read = Vec::new();
+            far.read_to_end(&mut read).await.unwrap();
+            assert_eq!(read, b"all of it");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_input_whose_bytes_nothing_takes_is_closed_at_its_deadline() {
+        let (near, mut far) = tokio::io::duplex(1);
+        let mut input = Input::new(tokio::io::BufWriter::new(near), End::HalfClose, DEADLINE);
+        input.write_all(b"all of it").await.unwrap();
+        drop(input);
+        tokio::time::sleep(DEADLINE * 2).await;
+        let mut read = Vec::new();
+        far.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"a");
+    }
+
+    #[test]
+    fn an_input_is_dropped_outside_of_a_runtime() {
+        let (near, _far) = tokio::io::duplex(1);
+        drop(Input::new(tokio::io::BufWriter::new(near), End::HalfClose, DEADLINE));
     }
 
     #[tokio::test]

@@ -60,7 +60,8 @@ impl<D: Dialect> Transfer<D> {
     ) -> ByteReader {
         let (mut writer, reader) = spool();
         let task = tokio::spawn(async move {
-            let outcome = self.fill(response, folder.map(Rebase::out_of), &mut writer).await;
+            let filled = self.fill(response, folder.map(Rebase::out_of), &mut writer);
+            let outcome = self.client.until_closed(self.operation, filled).await;
             if let Some(made) = made {
                 made.undo().await;
             }
@@ -138,7 +139,8 @@ impl<D: Dialect> Transfer<D> {
     /// Sends the archive.
     ///
     /// # Errors
-    /// `Timeout` if the daemon takes no piece of it within the client's deadline, or does not answer within it; else that of the call.
+    /// `Timeout` if the daemon takes no piece of it within the client's deadline, or does not answer within it; `Cancelled` once the
+    /// client was closed; else that of the call.
     pub async fn upload(&self, path: String, archive: SpoolReader) -> Result<()> {
         let deadline = self.client.deadline();
         let last = Arc::new(Mutex::new(Instant::now()));
@@ -158,13 +160,14 @@ impl<D: Dialect> Transfer<D> {
         tokio::select! {
             sent = sent => sent.map(drop),
             () = stalled => Err(self.client.site(self.operation).timeout(deadline)),
+            () = self.client.closed() => Err(self.client.site(self.operation).closed()),
         }
     }
 
     /// Waits for work of the daemon's that takes as long as the volume is large, for as long as the daemon answers in between.
     ///
     /// # Errors
-    /// The work's own; that of a daemon which does not answer any more.
+    /// The work's own; that of a daemon which does not answer any more; `Cancelled` once the client was closed.
     pub async fn while_alive<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let answers = async {
             loop {
@@ -178,6 +181,7 @@ impl<D: Dialect> Transfer<D> {
             biased;
             done = work => done,
             error = answers => Err(error),
+            () = self.client.closed() => Err(self.client.site(self.operation).closed()),
         }
     }
 

@@ -106,3 +106,41 @@ async fn an_answer_that_is_dropped_closes_its_connection_though_the_daemon_is_si
     };
     tokio::select! { () = used => {}, () = serve => {} }
 }
+
+#[tokio::test]
+async fn an_answer_that_stalls_ends_with_the_close_of_the_client() {
+    for has_head in [true, false] {
+        let daemon = Daemon::new();
+        let client = daemon.client(SECONDS);
+        let asked = std::rc::Rc::new(tokio::sync::Notify::new());
+        let serve = daemon.serve(|_, mut stream| {
+            let asked = asked.clone();
+            async move {
+                if has_head {
+                    let head =
+                        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n14\r\n{\"status\":\"Waiting\"}\r\n";
+                    stream.write_all(head.as_bytes()).await.unwrap();
+                }
+                asked.notify_one();
+                let _ = stream.read(&mut [0; 1]).await; // the client gives up
+            }
+        });
+        let used = async {
+            let pulled = async {
+                let answer = OwnAnswer::open(&client, "demo.pull", Request::post("/images/create"), None).await?;
+                let mut progress = ProgressBody::new(answer);
+                assert_eq!(progress.next().await?.unwrap().status.as_deref(), Some("Waiting"));
+                progress.next().await
+            };
+            let closed = async {
+                asked.notified().await;
+                tokio::task::yield_now().await;
+                client.close();
+            };
+            let (error, ()) = tokio::join!(pulled, closed);
+            error.unwrap_err()
+        };
+        let error = tokio::select! { error = used => error, () = serve => unreachable!() };
+        assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+    }
+}

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use runtide_core::{Error, ErrorKind, ExitStatus, Result, Retry};
-use tokio::time::Instant;
+use runtide_core::{Error, ErrorKind, ExitStatus, Result};
+use runtide_engine::Absence;
 
 use super::container::{Call, Container};
 use crate::{
@@ -15,16 +15,11 @@ use crate::{
     ends::{self, End, Ends},
 };
 
-/// Longest absence of the service before the wait fails. Containers live on without it.
-const ABSENCE_TIMEOUT: Duration = Duration::from_secs(120);
-/// Shortest and longest pause between two attempts.
-const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-
 /// Interval of the inspections where no event is reported.
 const POLL: Duration = Duration::from_millis(250);
 
 /// Time for which journald may hold a message that Podman gave it. Podman writes to a file before an inspection shows the end.
-const JOURNALED_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const JOURNALED_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) async fn wait(call: Call<'_>) -> Result<Option<ExitStatus>> {
     let first = call.inspect().await?;
@@ -53,35 +48,22 @@ async fn end_with_retries(call: Call<'_>, first: &Container) -> Result<Option<Ex
     {
         return Ok(Some(exit));
     }
-    let (mut away_since, mut pause) = (None, RETRY_AFTER.0);
+    let mut absence = Absence::default();
     loop {
-        let error = match end_of(call, first).await {
+        let error = match end_of(call, first, &mut absence).await {
             Ok(exit) => return Ok(exit),
-            Err(Lost::Link) => {
-                (away_since, pause) = (None, RETRY_AFTER.0);
-                None
-            }
+            Err(Lost::Link) => None,
             Err(Lost::Service(error)) => Some(error),
             Err(Lost::Final(error)) => return Err(error),
         };
-        let retry = error.as_ref().map(Error::retry);
-        let since = *away_since.get_or_insert_with(Instant::now);
-        if let Some(error) = error.filter(|_| since.elapsed() >= ABSENCE_TIMEOUT) {
-            return Err(error);
-        }
-        tracing::debug!(backend = %call.client.id(), instance = call.id, "the wait broke off: opening it again");
-        if let Some(Retry::Poll(interval)) = retry {
-            tokio::time::sleep(interval).await; // nothing listens: no service is spared by a longer pause
-            continue;
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(RETRY_AFTER.1);
+        tracing::debug!(backend = %call.client.id(), instance = call.id, ?error, "the wait broke off: opening it again");
+        absence.pause(error).await?;
     }
 }
 
 /// The reason why a wait returned without an end.
 enum Lost {
-    /// The service answers and the run goes on; only this wait's connection broke.
+    /// The service answers and the run goes on; only this wait's response ended.
     Link,
     /// The service does not answer; another attempt may succeed.
     Service(Error),
@@ -108,7 +90,7 @@ enum Seen {
     Gone(Error),
 }
 
-async fn end_of(call: Call<'_>, first: &Container) -> Result<Option<ExitStatus>, Lost> {
+async fn end_of(call: Call<'_>, first: &Container, absence: &mut Absence) -> Result<Option<ExitStatus>, Lost> {
     let logger = call.client.logger().await.map_err(|error| Lost::from(call.located(error)))?;
     let mut ends = match first.began().filter(|_| logger != EventLogger::None) {
         Some(begin) => Some(
@@ -120,7 +102,7 @@ async fn end_of(call: Call<'_>, first: &Container) -> Result<Option<ExitStatus>,
     };
     let interval = if ends.is_some() { call.client.config().max_silence } else { POLL };
     loop {
-        match observe(call, first).await? {
+        match observe(call, first, absence).await? {
             Seen::Alive => {}
             Seen::Over(Some(exit)) => return Ok(Some(exit)),
             seen @ (Seen::Over(None) | Seen::Gone(_)) => {
@@ -140,13 +122,14 @@ async fn end_of(call: Call<'_>, first: &Container) -> Result<Option<ExitStatus>,
             continue;
         };
         let end = match tokio::time::timeout(interval, ends.next()).await {
-            Ok(Some(end)) => end,
-            Ok(None) => return Err(Lost::Link),
+            Ok(Ok(Some(end))) => end,
+            Ok(Ok(None)) => return Err(Lost::Link),
+            Ok(Err(error)) => return Err(call.located(error).into()),
             // A half-open connection stays silent: inspect on another one.
             Err(_) => continue,
         };
         // An inspection also knows if it ran out of memory.
-        return match observe(call, first).await {
+        return match observe(call, first, absence).await {
             Ok(Seen::Over(Some(exit))) if end.exit.is_none_or(|reported| reported.end == exit.end) => Ok(Some(exit)),
             Ok(_) | Err(Lost::Service(_) | Lost::Link) => Ok(end.exit),
             Err(lost) => Err(lost),
@@ -167,7 +150,9 @@ async fn reported(
     match ends.map(|ends| ends.into_iter().next()) {
         Ok(Some(end)) => return Ok(Some(end)),
         Ok(None) if logger.is_journal() => {
-            if let Ok(Some(end)) = tokio::time::timeout(JOURNALED_WITHIN, subscription.next()).await {
+            if let Ok(next) = tokio::time::timeout(JOURNALED_WITHIN, subscription.next()).await
+                && let Some(end) = next.map_err(|error| Lost::from(call.located(error)))?
+            {
                 return Ok(Some(end));
             }
         }
@@ -186,13 +171,19 @@ async fn is_answering(call: Call<'_>) -> bool {
     call.client.logger().await.is_ok()
 }
 
-async fn observe(call: Call<'_>, first: &Container) -> Result<Seen, Lost> {
-    match call.inspect().await {
+async fn observe(call: Call<'_>, first: &Container, absence: &mut Absence) -> Result<Seen, Lost> {
+    let seen = match call.inspect().await {
         Ok(Container { state, .. }) if state.incarnation() == first.state.incarnation() => {
-            Ok(if state.is_alive() { Seen::Alive } else { Seen::Over(state.exit()) })
+            if state.is_alive() {
+                Seen::Alive
+            } else {
+                Seen::Over(state.exit())
+            }
         }
-        Ok(_) => Ok(Seen::Over(None)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Seen::Gone(error)),
-        Err(error) => Err(error.into()),
-    }
+        Ok(_) => Seen::Over(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => Seen::Gone(error),
+        Err(error) => return Err(error.into()),
+    };
+    absence.is_over();
+    Ok(seen)
 }

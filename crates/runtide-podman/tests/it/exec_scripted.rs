@@ -374,3 +374,35 @@ async fn the_end_of_a_run_that_a_session_starts_is_the_first_one_behind_the_one_
     assert_eq!(started(NEXT, SECOND).await, Some(ExitStatus::code(5)), "and is over");
     assert_eq!(started("", "").await, None, "nothing has it");
 }
+
+#[tokio::test]
+async fn a_run_before_that_the_journal_has_late_is_not_the_one_that_a_session_starts() {
+    let is_started = Arc::new(AtomicBool::new(false));
+    let script = Script::new(frame(1, b"a"), None);
+    let (silent, said) = (Arc::clone(&script.silent), Arc::new(Notify::new()));
+    said.notify_one();
+    let service = Service::new(PODMAN, move |request| match request {
+        "GET /info" => Reply::ok(r#"{"host":{"eventLogger":"journald"}}"#),
+        "POST /containers/c1/start" => {
+            is_started.store(true, Ordering::SeqCst);
+            Reply::Whole(204, String::new())
+        }
+        "GET /containers/c1/json" if is_started.load(Ordering::SeqCst) => {
+            Reply::Whole(404, r#"{"message":"no such container"}"#.to_owned())
+        }
+        "GET /containers/c1/json" => Reply::ok(ENDED),
+        _ if request.contains("stream=false") && is_started.load(Ordering::SeqCst) => {
+            Reply::ok([BEFORE, FIRST].concat())
+        }
+        _ if request.contains("stream=false") => Reply::ok(""),
+        _ if request.starts_with("GET /events") && !is_started.load(Ordering::SeqCst) => {
+            Reply::Open(Arc::clone(&said), BEFORE.to_owned())
+        }
+        _ if request.starts_with("GET /events") => Reply::Open(Arc::clone(&silent), String::new()),
+        _ => script.reply(request),
+    });
+    let backend = service.backend();
+    let open = backend.exec().unwrap().start_attached(&id(), AttachOptions::default()).await.unwrap();
+    let exit = tokio::time::timeout(LIMIT, open.control.wait()).await.expect("it is over").unwrap();
+    assert_eq!(exit, Some(ExitStatus::code(5)), "137 is that of the run before");
+}

@@ -96,7 +96,7 @@ async fn a_caller_who_gives_up_and_closes_leaves_nothing() {
     for kind in KINDS {
         let said = Arc::new(tokio::sync::Notify::new());
         let service =
-            making(kind, Reply::Late(Arc::clone(&said), r#"{"Id":"ours","id":"ours","Name":"ours"}"#.to_owned()));
+            making(kind, Reply::Late(Arc::clone(&said), 200, r#"{"Id":"ours","id":"ours","Name":"ours"}"#.to_owned()));
         let (backend, begin) = (service.backend(), format!("POST /{kind}s/create"));
         tokio::select! {
             _ = create(&backend, kind, ("a", "b"), "localhost/a:1", "web") => panic!("there is no answer yet"),

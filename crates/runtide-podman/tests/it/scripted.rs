@@ -37,8 +37,8 @@ pub(crate) enum Reply {
     Upgrade(Vec<u8>, bool),
     /// The connection is closed without an answer.
     Hangup,
-    /// A whole body of 200, once a test says so, also if the client is gone by then.
-    Late(Arc<Notify>, String),
+    /// Status, and a whole body, once a test says so, also if the client is gone by then.
+    Late(Arc<Notify>, u16, String),
 }
 
 impl Reply {
@@ -159,9 +159,10 @@ async fn serve(mut stream: UnixStream, headers: &str, answer: Arc<Answer>, log: 
                 while stays && stream.read(&mut [0; 4096]).await.ok()? > 0 {}
                 return None;
             }
-            Reply::Late(said, body) => {
+            Reply::Late(said, status, body) => {
                 said.notified().await;
-                let text = format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len());
+                let length = body.len();
+                let text = format!("HTTP/1.1 {status} Word\r\n{headers}Content-Length: {length}\r\n\r\n{body}");
                 stream.write_all(text.as_bytes()).await.ok()?;
             }
             Reply::Silent => {

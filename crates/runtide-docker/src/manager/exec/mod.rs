@@ -142,7 +142,7 @@ async fn exec(call: Call<'_>, options: &ExecOptions) -> Result<ExecSession> {
     let is_framed = is_framed(&link, options.tty.is_some());
     let Hijacked { reader, writer, .. } = link;
     Ok(ExecSession {
-        stdin: options.stdin.then(|| Box::pin(Input::new(writer, end)) as ByteWriter),
+        stdin: options.stdin.then(|| Box::pin(Input::new(writer, end, call.client.deadline())) as ByteWriter),
         output: Output::stream(reader, is_framed, Arc::clone(&process)),
         control: process,
     })
@@ -229,7 +229,7 @@ fn attached(
     let main = Arc::new(Main::new(Run::new(call, owner(call, container), container, begun, end)));
     let Hijacked { reader, writer, .. } = link;
     ExecSession {
-        stdin: options.stdin.then(|| Box::pin(Input::new(writer, input_end)) as ByteWriter),
+        stdin: options.stdin.then(|| Box::pin(Input::new(writer, input_end, call.client.deadline())) as ByteWriter),
         output: Output::stream(reader, is_framed, Arc::clone(&main)),
         control: main,
     }

@@ -100,6 +100,17 @@ async fn a_daemon_that_stalls_is_a_timeout_and_what_it_made_is_removed() {
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
 }
 
+#[tokio::test]
+async fn a_transfer_under_way_ends_with_the_close_and_what_it_made_is_removed() {
+    let fake = with_archive(|_| Reply::Open(vec![0; 512]));
+    let mut export = fake.backend.volumes().unwrap().export(&"v".into()).await.unwrap();
+    fake.backend.close().await.unwrap();
+    let error = export.read_to_end(&mut Vec::new()).await.unwrap_err();
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<runtide_core::Error>()).unwrap();
+    assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+    is_undone(&fake).await;
+}
+
 /// A daemon that has the helper only once it is let to answer its create.
 fn late(gate: &Arc<Notify>, is_there: &Arc<AtomicBool>, answer: fn() -> Reply) -> Fake {
     let (gate, is_there) = (gate.clone(), is_there.clone());

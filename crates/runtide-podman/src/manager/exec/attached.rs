@@ -13,7 +13,7 @@ use tokio::{sync::OnceCell, time::Instant};
 use super::record;
 use crate::{
     client::{Client, EventLogger, Podman},
-    ends,
+    ends::{self, Ends},
     manager::{
         container::{Call, Container},
         wait,
@@ -35,7 +35,7 @@ pub(super) struct Run {
     client: Client,
     /// Unset before an inspection succeeded.
     which: OnceCell<Which>,
-    /// Time behind which the end of the run is the first one in the log; `None`: nothing is logged.
+    /// Time behind which the end of the run is the first one in the log; `None`: the log does not tell.
     before: Option<SystemTime>,
     /// The run before it.
     previous: Option<String>,
@@ -51,16 +51,30 @@ pub(super) enum Which {
 }
 
 /// Time, by the service's clock, of the last end of this container's that was logged, before a run is started; its creation if it
-/// never ran. `None`: nothing is logged.
+/// never ran. `None`: nothing is logged, or the journal has not the end of the last run yet, which would be taken for that of the next.
 pub(super) async fn last_end(call: Call<'_>, container: &Container) -> Result<Option<SystemTime>> {
-    if call.client.logger().await.map_err(|error| call.located(error))? == EventLogger::None {
+    let logger = call.client.logger().await.map_err(|error| call.located(error))?;
+    if logger == EventLogger::None {
         return Ok(None);
     }
     let created = container.created();
     let Some(began) = container.began() else { return Ok(created) };
     let logged = ends::logged(call.client, call.operation, &container.id, began).await;
     let logged = logged.map_err(|error| call.located(error))?;
-    Ok(logged.last().map(|end| end.at).or(Some(began)))
+    if let Some(end) = logged.last() {
+        return Ok(Some(end.at));
+    }
+    if !logger.is_journal() {
+        return Ok(Some(began));
+    }
+    let journaled = async {
+        let mut ends = Ends::open(call.client, call.operation, &container.id, began).await?;
+        ends.next().await
+    };
+    match tokio::time::timeout(wait::JOURNALED_WITHIN, journaled).await {
+        Ok(end) => Ok(end.map_err(|error| call.located(error))?.map(|end| end.at)),
+        Err(_) => Ok(None),
+    }
 }
 
 impl Run {

@@ -158,7 +158,7 @@ async fn exec(call: Call<'_>, options: &ExecOptions) -> Result<ExecSession> {
     let Hijacked { reader, writer, .. } = link;
     let end = if has_terminal { End::Typed } else { End::HalfClose };
     Ok(ExecSession {
-        stdin: options.stdin.then(|| Box::pin(Input::new(writer, end)) as ByteWriter),
+        stdin: options.stdin.then(|| Box::pin(Input::new(writer, end, call.client.deadline())) as ByteWriter),
         output: Output::stream(reader, !has_terminal, Arc::clone(&process)),
         control: process,
     })
@@ -237,7 +237,7 @@ async fn attach(call: Call<'_>, options: &AttachOptions) -> Result<ExecSession> 
         return Err(call.error(ErrorKind::Conflict, "it ended just now").with_context("state", &now.state.status));
     }
     let which = Which::Run(Box::new(now));
-    Ok(attached(&container, options, link, Run::before(owner(call, &container), call, which)))
+    Ok(attached(call, &container, options, link, Run::before(owner(call, &container), call, which)))
 }
 
 async fn start_attached(call: Call<'_>, options: &AttachOptions) -> Result<ExecSession> {
@@ -253,7 +253,7 @@ async fn start_attached(call: Call<'_>, options: &AttachOptions) -> Result<ExecS
         return Err(call.error(ErrorKind::Conflict, "another client started it first"));
     }
     // From here on the session is there, whatever an inspection says.
-    Ok(attached(&container, options, link, Run::started(owner(call, &container), call, &container, before)))
+    Ok(attached(call, &container, options, link, Run::started(owner(call, &container), call, &container, before)))
 }
 
 /// The container, once Podman has cleaned up after its last run: a program of its own does that, and takes one that was made ready in the
@@ -285,13 +285,13 @@ async fn connect(call: Call<'_>, container: &Container, options: &AttachOptions)
     hijack(call, request).await
 }
 
-fn attached(container: &Container, options: &AttachOptions, link: Hijacked, run: Run) -> ExecSession {
+fn attached(call: Call<'_>, container: &Container, options: &AttachOptions, link: Hijacked, run: Run) -> ExecSession {
     let tty = container.config.tty;
     let main = Arc::new(Main::new(run));
     let Hijacked { reader, writer, .. } = link;
     let end = if tty { End::Typed } else { End::HalfClose };
     ExecSession {
-        stdin: options.stdin.then(|| Box::pin(Input::new(writer, end)) as ByteWriter),
+        stdin: options.stdin.then(|| Box::pin(Input::new(writer, end, call.client.deadline())) as ByteWriter),
         output: Output::stream(reader, !tty, Arc::clone(&main)),
         control: main,
     }

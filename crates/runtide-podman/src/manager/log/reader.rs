@@ -180,7 +180,7 @@ impl Reader {
 
     /// The end of the run, which an inspection has shown.
     async fn reported(&mut self) -> Option<SystemTime> {
-        let end = tokio::time::timeout(2 * AGAIN, self.ends.as_mut()?.next()).await.ok().flatten()?;
+        let end = tokio::time::timeout(2 * AGAIN, self.ends.as_mut()?.next()).await.ok()?.ok()??;
         Some(end.at)
     }
 
@@ -294,7 +294,10 @@ async fn past(until: Option<SystemTime>) {
 /// The next end; never ready if nothing reports it.
 async fn next(ends: &mut Option<Ends>) -> Option<SystemTime> {
     match ends {
-        Some(ends) => ends.next().await.map(|end| end.at),
+        Some(ends) => {
+            let end = ends.next().await.inspect_err(|error| tracing::debug!(%error, "the ends cannot be read"));
+            end.ok().flatten().map(|end| end.at)
+        }
         None => std::future::pending().await,
     }
 }
