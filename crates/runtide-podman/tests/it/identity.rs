@@ -183,8 +183,8 @@ async fn the_containers_of_a_pod_are_stopped_together() {
     // The first is refused at once, and the others take their time.
     let service = shop(move |request| match request {
         _ if request.starts_with("POST /containers/a/") => Reply::Whole(500, r#"{"message":"no"}"#.to_owned()),
-        _ if request.starts_with("POST /containers/b/") => Reply::Late(Arc::clone(&b), String::new()),
-        _ => Reply::Late(Arc::clone(&c), String::new()),
+        _ if request.starts_with("POST /containers/b/") => Reply::Late(Arc::clone(&b), 204, String::new()),
+        _ => Reply::Late(Arc::clone(&c), 204, String::new()),
     });
     let backend = service.backend();
     let pods = backend.pods();

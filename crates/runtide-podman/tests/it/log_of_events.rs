@@ -78,9 +78,9 @@ fn late_end(headers: &'static str, say: &Arc<Notify>, ended: &Arc<Notify>, is_li
         "GET /info" => Reply::ok(JOURNAL),
         _ if request.contains("stream=false") && is_listed_after => {
             // The start is after it.
-            Reply::Late(Arc::clone(&ended), log.rsplit_once("{\"Type\"").unwrap().0.to_owned())
+            Reply::Late(Arc::clone(&ended), 200, log.rsplit_once("{\"Type\"").unwrap().0.to_owned())
         }
-        _ if request.contains("stream=false") => Reply::Late(Arc::clone(&ended), log.clone()),
+        _ if request.contains("stream=false") => Reply::Late(Arc::clone(&ended), 200, log.clone()),
         _ if request.starts_with("GET /events") => Reply::Open(Arc::clone(&said), log.clone()),
         _ if request.contains("filters") => Reply::ok(format!("[{}]", item("a1", "running"))),
         _ if request.starts_with("GET /containers/json") => Reply::ok(format!("[{}]", item("a1", "exited"))),
