@@ -366,7 +366,7 @@ mod tests {
     }
 
     /// An entry with a prefix that leads out.
-    fn prefixed(magic: &[u8; 8]) -> Vec<u8> {
+    fn prefixed(magic: &[u8]) -> Vec<u8> {
         let mut block = header(b'0', b"0\0");
         block[257..265].copy_from_slice(magic);
         block[345..350].copy_from_slice(b"../..");

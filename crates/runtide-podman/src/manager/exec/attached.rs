@@ -59,9 +59,9 @@ pub(super) async fn last_end(call: Call<'_>, container: &Container) -> Result<Op
     }
     let created = container.created();
     let Some(began) = container.began() else { return Ok(created) };
-    let logged = ends::logged(call.client, call.operation, &container.id, began).await;
-    let logged = logged.map_err(|error| call.located(error))?;
-    if let Some(end) = logged.last() {
+    let ends = ends::logged(call.client, call.operation, &container.id, began).await;
+    let ends = ends.map_err(|error| call.located(error))?;
+    if let Some(end) = ends.last() {
         return Ok(Some(end.at));
     }
     if !logger.is_journal() {
