@@ -74,7 +74,7 @@ fn main() -> ExitCode {
         let provision = backend.provision().ok_or_else(|| backend.unsupported("provision_create"))?;
         let lifecycle = backend.lifecycle().ok_or_else(|| backend.unsupported("lifecycle_remove"))?;
         let exec = backend.exec().ok_or_else(|| backend.unsupported("exec_attach"))?;
-        let spec = args.spec(backend.kind());
+        let spec = args.spec(&backend.kind());
         let image = ImageRef::from(args.image.as_str());
         tokio::select! {
             there = fetch(&*backend, &image) => there?,
@@ -105,7 +105,7 @@ fn main() -> ExitCode {
 }
 
 impl Args {
-    fn spec(&self, kind: RuntimeKind) -> InstanceSpec {
+    fn spec(&self, kind: &RuntimeKind) -> InstanceSpec {
         let mut spec = InstanceSpec::of_image(self.image.as_str())
             .with_command(self.command.clone())
             .with_env(self.env.clone())
@@ -116,7 +116,7 @@ impl Args {
         spec.user.clone_from(&self.user);
         spec.working_dir.clone_from(&self.workdir);
         // Docker alone keeps the input open behind the session that fed it, unless it is told not to.
-        let once = self.stdin && kind == RuntimeKind::Docker;
+        let once = self.stdin && *kind == RuntimeKind::Docker;
         let options = [("open_stdin", self.stdin), ("stdin_once", once), ("tty", self.tty)];
         for (key, _) in options.into_iter().filter(|(_, is_set)| *is_set) {
             spec.native.insert(key.to_owned(), "true".to_owned());

@@ -107,7 +107,7 @@ enum At {
     End,
 }
 
-/// What a content says of the next entry.
+/// The name that a content gives the next entry.
 #[derive(Clone, Copy, Debug)]
 enum About {
     Records,

@@ -162,7 +162,7 @@ impl<D: Dialect> Client<D> {
         Self(Arc::clone(&self.0), Lifetime::Outlives)
     }
 
-    /// Waits until it is closed: what is open then ends with `Cancelled`. One that outlives the close waits for ever.
+    /// Waits until it is closed: what is open then ends with `Cancelled`. One that outlives the close waits indefinitely.
     pub async fn closed(&self) {
         match self.1 {
             Lifetime::UntilClosed => self.0.session.closed().await,

@@ -249,7 +249,7 @@ impl Stage {
             log = self.scene.calls.log();
             // So that the daemon is there for what comes next, without what this run made.
             let _ = self.harness.heal().await;
-            // A backend whose calls hang is no reason to wait for ever.
+            // A backend whose calls hang is no reason to wait indefinitely.
             let reaped = timeout(self.harness.timing().timeout * 2, reap(&self.scene, &self.before)).await;
             what.extend(reaped.unwrap_or_default().into_iter().map(|left| format!("left: {left}")));
         }

@@ -199,7 +199,9 @@ async fn the_containers_of_a_pod_are_stopped_together() {
         stopped = &mut stop => panic!("two are still at it: {stopped:?}"),
         () = all_asked => {}
     }
-    held.iter().for_each(|one| one.notify_one());
+    for one in &held {
+        one.notify_one();
+    }
     let error = stop.await.unwrap_err();
     assert_eq!(
         (error.kind(), error.fact("container"), error.fact("pod")),

@@ -157,7 +157,7 @@ async fn a_service_without_root_is_watched_and_its_containers_are_run() {
     let backend = service.backend();
     assert_eq!(backend.connect().await.unwrap().capabilities.watch, WatchSupport::Resumable);
     let mut events = backend.watch(WatchOptions::default()).await.unwrap();
-    // What happens before the first listing is in no event.
+    // No event tells of the time before the first listing.
     while !matches!(events.next().await.unwrap().unwrap().kind, Kind::ResyncEnd(_)) {}
     let (provision, lifecycle) = (backend.provision().unwrap(), backend.lifecycle().unwrap());
     let spec = InstanceSpec::of_image(image).with_name("short").with_command(["sh", "-c", "echo hello; exit 7"]);
