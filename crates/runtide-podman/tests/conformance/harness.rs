@@ -158,6 +158,18 @@ impl PodmanHarness {
         done(self.daemon.ask("POST", &path, &Value::Null).await.map(drop))
     }
 
+    /// On a loaded machine runc may find no moment in which all processes are frozen, and gives up.
+    async fn pause(&self, id: &InstanceId) -> Done<()> {
+        let path = format!("/containers/{id}/pause");
+        for _ in 0..20 {
+            match self.daemon.ask("POST", &path, &Value::Null).await {
+                Err(error) if error.contains("runc pause") => tokio::time::sleep(Duration::from_millis(100)).await,
+                answer => return done(answer.map(drop)),
+            }
+        }
+        self.post(path).await
+    }
+
     async fn exec(&self, id: &InstanceId, argv: &[&str]) -> Done<()> {
         let body = json!({ "Cmd": argv, "AttachStdout": true, "AttachStderr": true });
         let made = self.daemon.ask("POST", &format!("/containers/{id}/exec"), &body).await;
@@ -327,7 +339,7 @@ impl Harness for PodmanHarness {
 
     async fn change(&self, id: &InstanceId, change: &Change) -> Done<()> {
         match change {
-            Change::Pause => self.post(format!("/containers/{id}/pause")).await,
+            Change::Pause => self.pause(id).await,
             Change::Unpause => self.post(format!("/containers/{id}/unpause")).await,
             Change::Rename(name) => {
                 let short: String = name.chars().rev().take(40).collect::<Vec<_>>().into_iter().rev().collect();

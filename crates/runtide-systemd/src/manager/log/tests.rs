@@ -180,7 +180,10 @@ async fn following_ends_with_the_run_though_the_next_one_prints() {
 async fn following_goes_up_to_a_time() {
     let Some(fixture) = Fixture::find() else { return };
     let id = fixture.start("while :; do echo x; sleep 0.05; done", vec![]).await;
-    let until = SystemTime::now() + Duration::from_millis(700);
+    while fixture.read(&id, LogOptions::default()).await.len() < 6 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let until = SystemTime::now() + Duration::from_millis(300);
     let options = LogOptions::default().with_follow().with_timestamps().with_until(until);
     let lines = tokio::time::timeout(Duration::from_secs(60), fixture.read(&id, options)).await.unwrap();
     fixture.stop(&id).await;
