@@ -7,7 +7,10 @@ mod credentials;
 mod progress;
 mod prune;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::{TryStreamExt, stream};
 use runtide_core::{
     Error, ErrorKind, ImageRef, Result,
@@ -29,6 +32,9 @@ use self::progress::Goal;
 use crate::client::Client;
 
 const TAR: &str = "application/x-tar";
+/// Attempts of a listing, and the pause between two.
+const LISTINGS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(50);
 /// Owner of the container through which an image is read, by its label.
 const OWNER: (&str, &str) = ("runtide.owner", "podman.inspect_image");
 
@@ -42,6 +48,21 @@ pub(crate) struct Images {
 impl Images {
     pub(crate) fn new(client: Client) -> Self {
         Self { client, homes: Homes::default() }
+    }
+
+    /// The list of images. Podman fails in it where another client removes one at that moment, and is asked again.
+    async fn listed(&self, operation: &'static str) -> Result<Bytes> {
+        let mut attempts = LISTINGS;
+        loop {
+            let listed = self.client.call(operation, Request::get("/images/json"), self.client.deadline()).await;
+            attempts -= 1;
+            match listed {
+                Err(error) if attempts > 0 && error.message().contains("image not known") => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                listed => return listed,
+            }
+        }
     }
 
     /// The image's own description.
@@ -78,7 +99,7 @@ fn exact(image: &str, name: &Name) -> String {
 impl ImageManager for Images {
     async fn list(&self) -> Result<Vec<ImageInfo>> {
         const OPERATION: &str = "podman.list_images";
-        let bytes = self.client.call(OPERATION, Request::get("/images/json"), self.client.deadline()).await?;
+        let bytes = self.listed(OPERATION).await?;
         image::list(self.client.site(OPERATION), &bytes)
     }
 

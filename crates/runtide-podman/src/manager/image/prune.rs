@@ -45,7 +45,7 @@ pub(super) async fn prune(images: &Images, options: PruneOptions) -> Result<Prun
 
 async fn by_labels(images: &Images, options: &PruneOptions) -> Result<Pruned> {
     let client = &images.client;
-    let bytes = client.call(OPERATION, Request::get("/images/json"), client.deadline()).await?;
+    let bytes = images.listed(OPERATION).await?;
     let used: Option<Vec<Used>> =
         serde_json::from_slice(&bytes).map_err(|error| client.site(OPERATION).undecodable(error))?;
     let used: Vec<String> = used.into_iter().flatten().filter(|one| one.containers != 0).map(|one| one.id).collect();

@@ -1,6 +1,9 @@
 //! Verbs on services that refuse, stall, lie, or end in the middle.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
 use runtide_core::{
     ErrorKind, ImageRef, Result, RuntimeBackend,
@@ -323,4 +326,15 @@ async fn an_archive_that_is_not_whole_ends_with_an_error() {
     for (cut, is_whole) in [(whole.len() - 1024, true), (700, true), (0, true), (700, false)] {
         assert!(read(whole[..cut].to_owned(), is_whole).await.0.is_err(), "{cut}");
     }
+}
+
+#[tokio::test]
+async fn a_listing_in_which_another_client_removes_an_image_is_asked_for_again() {
+    let asked = AtomicUsize::new(0);
+    let service = Capture::start(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
+        0 | 1 => refusal(500, "retrieving label for image: locating image with ID: image not known"),
+        _ => refusal(500, "the store is locked"),
+    });
+    let error = service.backend().images().unwrap().list().await.unwrap_err();
+    assert!(error.message().contains("the store is locked"), "{error}");
 }
