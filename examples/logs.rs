@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 #[command(name = "logs")]
 struct Args {
     /// The instance's name, or its id, as ps shows them; several: the lines of all, with their names in front
-    #[arg(required = true)]
+    #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
     target: Target,
