@@ -21,6 +21,7 @@ pub mod output;
 mod own_answer;
 mod port;
 pub mod progress;
+mod readings;
 mod request;
 mod spool;
 mod ssh;
@@ -44,6 +45,7 @@ pub use self::{
     lenient::{item, items, lenient, log_left_out, number},
     names::{is_host_name, is_name, is_named, is_word, shown},
     own_answer::OwnAnswer,
+    readings::readings,
     request::{Request, segment},
     spool::{SpoolReader, SpoolWriter, spool},
     ssh::Ssh,

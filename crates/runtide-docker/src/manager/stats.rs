@@ -8,20 +8,16 @@
 
 use std::{
     collections::BTreeMap,
-    future::Future,
-    pin::Pin,
     time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
-use futures_util::stream;
 use runtide_core::{
-    Error, ErrorKind, ExitStatus, InstanceId, Result,
+    Error, ErrorKind, InstanceId, Result,
     manager::{StatsManager, Usage, UsageStream},
 };
-use runtide_engine::{Request, lenient, log_left_out};
+use runtide_engine::{Request, lenient, log_left_out, readings};
 use serde::Deserialize;
-use tokio::time::{Interval, MissedTickBehavior};
 
 use super::{container::Call, wait};
 use crate::{client::Client, normalize::time};
@@ -60,15 +56,16 @@ impl StatsManager for Stats {
         if every.is_zero() {
             return Err(call.error(ErrorKind::InvalidInput, "a period of zero never ends"));
         }
-        let readings = call.bounded(Readings::open(call, every)).await?;
-        Ok(UsageStream::new(stream::unfold(Some(readings), |readings| async {
-            let mut readings = readings?;
-            match readings.next().await {
-                Ok(Some(usage)) => Some((Ok(usage), Some(readings))),
-                Ok(None) => None,
-                Err(error) => Some((Err(error), None)),
+        let (first, id, run) = call.bounded(begun(call)).await?;
+        let (client, owner, of, since) = (self.client.clone(), self.client.clone(), id.clone(), run.clone());
+        let end = async move { wait::over(Call { client: &owner, operation: OPERATION, id: &of }, &since, None).await };
+        Ok(readings(every, first, end, move || {
+            let (client, id, run) = (client.clone(), id.clone(), run.clone());
+            async move {
+                let call = Call { client: &client, operation: OPERATION, id: &id };
+                call.bounded(later(call, &run)).await
             }
-        })))
+        }))
     }
 }
 
@@ -97,80 +94,26 @@ async fn absent(call: Call<'_>) -> Error {
     }
 }
 
-type End = Pin<Box<dyn Future<Output = Result<Option<ExitStatus>>> + Send>>;
-
-/// Longest time between two readings: a year. The clock cannot add any longer ones.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
-
-/// An opened stream of readings of one run.
-struct Readings {
-    client: Client,
-    container: String,
-    incarnation: String,
-    ticks: Interval,
-    first: Option<Usage>,
-    /// The end of the run.
-    end: End,
-}
-
-impl Readings {
-    async fn open(call: Call<'_>, every: Duration) -> Result<Self> {
-        let container = call.inspect().await?;
-        let call = call.of(&container);
-        let first = read(call).await?;
-        let (Some(first), Some(incarnation)) = (first, container.state.incarnation()) else {
-            return Err(absent(call).await);
-        };
-        let mut ticks = tokio::time::interval(every.min(LONGEST));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (client, id) = (call.client.clone(), container.id_or(call.id).to_owned());
-        let (owner, of, run) = (client.clone(), id.clone(), incarnation.to_owned());
-        let end = async move { wait::over(Call { client: &owner, operation: OPERATION, id: &of }, &run, None).await };
-        Ok(Self {
-            client,
-            container: id,
-            incarnation: incarnation.to_owned(),
-            ticks,
-            first: Some(first),
-            end: Box::pin(end),
-        })
-    }
-
-    /// The next reading; `None`: the run is over.
-    async fn next(&mut self) -> Result<Option<Usage>> {
-        tokio::select! {
-            biased;
-            end = &mut self.end => return over(end),
-            _ = self.ticks.tick() => {}
-        }
-        if let Some(first) = self.first.take() {
-            return Ok(Some(first));
-        }
-        let call = Call { client: &self.client, operation: OPERATION, id: &self.container };
-        let reading = call.bounded(async {
-            let usage = read(call).await?;
-            // After the reading: if the run goes on now, it went on then.
-            let now = call.inspect().await?.state;
-            let goes_on = now.is_alive() && now.incarnation() == Some(self.incarnation.as_str());
-            match usage {
-                Some(usage) if goes_on => Ok(Some(usage)),
-                None if goes_on => Err(absent(call).await),
-                _ => Ok(None),
-            }
-        });
-        match reading.await {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            reading => reading,
-        }
+/// The first reading of a stream, the container's id, and the run that it is of.
+async fn begun(call: Call<'_>) -> Result<(Usage, String, String)> {
+    let container = call.inspect().await?;
+    let call = call.of(&container);
+    match (read(call).await?, container.state.incarnation()) {
+        (Some(first), Some(run)) => Ok((first, container.id_or(call.id).to_owned(), run.to_owned())),
+        _ => Err(absent(call).await),
     }
 }
 
-/// The end of a run, as the end of its readings. It is polled to its end only once.
-fn over(end: Result<Option<ExitStatus>>) -> Result<Option<Usage>> {
-    match end {
-        Ok(_) => Ok(None),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+/// A later reading of this run; `None`: it is over.
+async fn later(call: Call<'_>, run: &str) -> Result<Option<Usage>> {
+    let usage = read(call).await?;
+    // After the reading: if the run goes on now, it went on then.
+    let now = call.inspect().await?.state;
+    let goes_on = now.is_alive() && now.incarnation() == Some(run);
+    match usage {
+        Some(usage) if goes_on => Ok(Some(usage)),
+        None if goes_on => Err(absent(call).await),
+        _ => Ok(None),
     }
 }
 
