@@ -1,7 +1,13 @@
 //! 100 MB through exec, logs, the export of a volume and the save of an image, on a real daemon, next to bollard alone and to the
 //! `docker` command. `-- table:logs`: only one of them.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "an executable has no readers of its docs, and stops where a step fails"
+)]
 
 use std::{
     pin::{Pin, pin},

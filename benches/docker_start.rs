@@ -1,6 +1,12 @@
 //! From the start of a container to its event, on a real daemon, next to `docker events` and to bollard alone.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "an executable has no readers of its docs, and stops where a step fails"
+)]
 
 use std::{
     io::{BufRead, BufReader},

@@ -112,6 +112,7 @@ async fn a_service_without_a_clock_is_watched_from_the_end_of_its_log() {
     let (say, ended) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let service = late_end(TIMELESS, &say, &ended, true);
     let late = async {
+        // Later than the end is awaited of a service that tells its time.
         tokio::time::sleep(Duration::from_secs(1)).await;
         ended.notify_one();
     };
