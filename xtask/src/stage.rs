@@ -30,7 +30,7 @@ const OF_DAEMONS: [&str; 4] = ["RUNTIDE_TEST", "RUNTIDE_TEST_PODMAN", "RUNTIDE_T
 
 /// The backend whose tests need this daemon: that of its name, unless it is a further daemon of another.
 pub(crate) fn backend(daemon: &str) -> &str {
-    ["systemd", "docker", "podman"].into_iter().find(|name| daemon.starts_with(name)).unwrap_or(daemon)
+    ["systemd", "docker", "podman", "k8s"].into_iter().find(|name| daemon.starts_with(name)).unwrap_or(daemon)
 }
 
 /// The variable with a daemon's address.

@@ -9,7 +9,7 @@ pub(crate) struct Arguments {
     words: Vec<String>,
 }
 
-pub(crate) const KNOWN: [&str; 11] = [
+pub(crate) const KNOWN: [&str; 13] = [
     "docker",
     "podman",
     "registry",
@@ -18,6 +18,8 @@ pub(crate) const KNOWN: [&str; 11] = [
     "systemd",
     "systemd2",
     "systemd-user",
+    "k8s",
+    "k8s-node",
     "systemd257",
     "docker26",
     "podman5",

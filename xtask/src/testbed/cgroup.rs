@@ -24,6 +24,23 @@ pub(super) fn make(name: &str) -> Outcome<PathBuf> {
     }
 }
 
+/// Makes the group `name` in every hierarchy.
+pub(super) fn make_in_all(name: &str) -> Outcome<()> {
+    for hierarchy in hierarchies() {
+        let group = hierarchy.join(name);
+        fs::create_dir_all(&group).map_err(|error| {
+            Failure::refused(format_args!("cannot make the control group {}: {error}", group.display()))
+        })?;
+    }
+    Ok(())
+}
+
+/// The mount points of all hierarchies. Bind mounts of one are among them.
+fn hierarchies() -> impl Iterator<Item = PathBuf> {
+    let all = mounts::mounts().into_iter().filter(|mount| matches!(mount.kind.as_str(), "cgroup" | "cgroup2"));
+    all.map(|mount| mount.at)
+}
+
 /// Every process in the group `name` and below.
 pub(super) fn processes(name: &str) -> BTreeSet<i32> {
     folders(name).iter().flat_map(|folder| members(folder)).collect()
@@ -81,9 +98,8 @@ fn members(folder: &Path) -> Vec<i32> {
 
 /// The group and all below it, parents before children.
 fn folders(name: &str) -> Vec<PathBuf> {
-    let hierarchies = mounts::mounts().into_iter().filter(|mount| matches!(mount.kind.as_str(), "cgroup" | "cgroup2"));
     // Bind mounts of one hierarchy would be walked twice, which does no harm.
-    let mut found: Vec<_> = hierarchies.map(|mount| mount.at.join(name)).filter(|group| group.is_dir()).collect();
+    let mut found: Vec<_> = hierarchies().map(|at| at.join(name)).filter(|group| group.is_dir()).collect();
     let mut next = 0;
     while let Some(folder) = found.get(next) {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();

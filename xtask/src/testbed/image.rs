@@ -5,6 +5,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::json;
+
+use super::cache::hex;
 use super::packages;
 use crate::failure::{Doing, Failure, Outcome};
 use crate::process::{self, Interrupt};
@@ -25,6 +28,50 @@ pub(super) fn tar(scratch: &Path) -> Outcome<Vec<u8>> {
     let made = lay_out(scratch, &program).and_then(|()| pack(scratch));
     let _ = fs::remove_dir_all(scratch);
     made
+}
+
+/// An image of an archive: its name, and the command that it runs by default.
+pub(super) struct Named {
+    pub(super) name: &'static str,
+    pub(super) command: &'static [&'static str],
+}
+
+/// An archive in the format of `docker save`, with images that have the same files and different commands.
+pub(super) fn archive(scratch: &Path, images: &[Named]) -> Outcome<Vec<u8>> {
+    let layer = tar(scratch)?;
+    let _ = fs::remove_dir_all(scratch);
+    let made = lay_out_archive(scratch, &layer, images).and_then(|()| pack(scratch));
+    let _ = fs::remove_dir_all(scratch);
+    made
+}
+
+fn lay_out_archive(root: &Path, layer: &[u8], images: &[Named]) -> Outcome<()> {
+    let doing = "cannot lay out the archive of images";
+    let hash = hex(ring::digest::digest(&ring::digest::SHA256, layer).as_ref());
+    fs::create_dir_all(root).and_then(|()| fs::write(root.join("layer.tar"), layer)).doing(doing)?;
+    let mut manifest = Vec::new();
+    for (number, image) in (1..).zip(images) {
+        let config = format!("{number}.json");
+        fs::write(root.join(&config), configuration(image, &hash).to_string()).doing(doing)?;
+        manifest.push(json!({ "Config": config, "RepoTags": [image.name], "Layers": ["layer.tar"] }));
+    }
+    fs::write(root.join("manifest.json"), json!(manifest).to_string()).doing(doing)
+}
+
+fn configuration(image: &Named, hash: &str) -> serde_json::Value {
+    // As Go names them.
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    json!({
+        "architecture": architecture,
+        "os": "linux",
+        "config": { "Cmd": image.command, "Env": ["PATH=/bin"] },
+        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{hash}")] },
+        "history": [{ "created_by": "runtide-testbed" }],
+    })
 }
 
 fn lay_out(root: &Path, program: &[u8]) -> Outcome<()> {

@@ -1,6 +1,7 @@
 //! Real daemons on this machine, for tests: started in a private folder, taken down without a trace.
 
 mod before;
+mod cache;
 mod cgroup;
 mod docker;
 mod etcd;
@@ -8,7 +9,9 @@ mod folder;
 mod guest;
 mod home;
 mod http;
+mod https;
 mod image;
+mod k8s;
 mod log;
 mod mounts;
 mod network;
@@ -34,6 +37,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use self::docker::Docker;
 use self::etcd::Etcd;
+use self::k8s::{K8s, KubeNode};
 use self::podman::Podman;
 use self::registry::Registry;
 use self::service::Service;
@@ -56,6 +60,8 @@ pub(crate) enum Daemon {
     Systemd,
     Systemd2,
     SystemdUser,
+    K8s,
+    K8sNode,
     Systemd257,
     Docker26,
     Podman5,
@@ -72,6 +78,8 @@ impl Daemon {
             Self::Systemd => "systemd",
             Self::Systemd2 => "systemd2",
             Self::SystemdUser => "systemd-user",
+            Self::K8s => "k8s",
+            Self::K8sNode => "k8s-node",
             Self::Systemd257 => "systemd257",
             Self::Docker26 => "docker26",
             Self::Podman5 => "podman5",
@@ -101,6 +109,8 @@ impl Daemon {
             Self::Systemd => Box::new(Machine::first(&testbed)),
             Self::Systemd2 => Box::new(Machine::second(&testbed)),
             Self::SystemdUser => Box::new(SystemdUser::below(&testbed)),
+            Self::K8s => Box::new(K8s::below(&testbed)),
+            Self::K8sNode => Box::new(KubeNode::below(&testbed)),
             Self::Systemd257 => Box::new(Machine::newer(&testbed)),
             Self::Docker26 => Box::new(Docker::newer(&testbed)),
             Self::Podman5 => Box::new(Podman::newer(&testbed)),
@@ -109,7 +119,7 @@ impl Daemon {
 }
 
 /// The same, by name.
-pub(crate) const KNOWN: [&str; 11] = [
+pub(crate) const KNOWN: [&str; 13] = [
     "docker",
     "podman",
     "registry",
@@ -118,6 +128,8 @@ pub(crate) const KNOWN: [&str; 11] = [
     "systemd",
     "systemd2",
     "systemd-user",
+    "k8s",
+    "k8s-node",
     "systemd257",
     "docker26",
     "podman5",
@@ -127,7 +139,7 @@ pub(crate) const KNOWN: [&str; 11] = [
 pub(crate) const LATER: [&str; 3] = ["systemd257", "docker26", "podman5"];
 
 /// The ones that are started if none is named.
-const USUAL: [Daemon; 8] = [
+const USUAL: [Daemon; 10] = [
     Daemon::Docker,
     Daemon::Podman,
     Daemon::Registry,
@@ -136,6 +148,8 @@ const USUAL: [Daemon; 8] = [
     Daemon::Systemd,
     Daemon::Systemd2,
     Daemon::SystemdUser,
+    Daemon::K8s,
+    Daemon::K8sNode,
 ];
 
 #[derive(Debug, Args)]
@@ -146,6 +160,15 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Build the daemons that no package has, into a cache outside of the checkout; `up` does it as well
+    Build {
+        /// The daemons
+        #[arg(required = true)]
+        daemons: Vec<Daemon>,
+        /// Install the Debian packages that this needs (implied by CI=true)
+        #[arg(long)]
+        install: bool,
+    },
     /// Start daemons, make their images, and write target/testbed/env
     Up {
         /// The daemons (default: all but systemd257, docker26 and podman5)
@@ -188,11 +211,33 @@ enum Verb {
         #[arg(required = true)]
         daemons: Vec<Daemon>,
     },
+    /// For tests: SIGSTOP; it is there, and does not answer. Of k8s and its nodes
+    Pause {
+        /// The daemons
+        #[arg(required = true)]
+        daemons: Vec<Daemon>,
+    },
+    /// For tests: SIGCONT, after a pause
+    Continue {
+        /// The daemons
+        #[arg(required = true)]
+        daemons: Vec<Daemon>,
+    },
+    /// For tests: drop the history of the API server's etcd. Of k8s
+    Compact {
+        /// The daemons
+        #[arg(required = true)]
+        daemons: Vec<Daemon>,
+    },
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     if let Verb::Status { .. } = &arguments.verb {
         return status(arguments.verb.daemons());
+    }
+    // Without the lock of the verbs: it takes minutes, and the cache has its own.
+    if let Verb::Build { daemons, install } = &arguments.verb {
+        return each(daemons, |service| service.build(*install || in_ci()));
     }
     if !rustix::process::geteuid().is_root()
         && let Some((daemon, why)) =
@@ -206,24 +251,31 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     match &arguments.verb {
         Verb::Up { install, .. } => up(&folder, arguments.verb.daemons(), *install || in_ci()),
         Verb::Down { .. } => down(&folder, arguments.verb.daemons()),
-        Verb::Status { .. } => Ok(()),
+        Verb::Build { .. } | Verb::Status { .. } => Ok(()),
         Verb::Start { daemons } => each(daemons, |service| service.start()),
         Verb::Stop { daemons } => each(daemons, |service| service.stop()),
         Verb::Kill { daemons } => each(daemons, |service| service.kill()),
         Verb::Restart { daemons } => each(daemons, |service| service.stop().and_then(|()| service.start())),
+        Verb::Pause { daemons } => each(daemons, |service| service.pause()),
+        Verb::Continue { daemons } => each(daemons, |service| service.proceed()),
+        Verb::Compact { daemons } => each(daemons, |service| service.compact()),
     }
 }
 
 impl Verb {
     /// The named daemons; by default the usual ones, and for `down` all.
     fn daemons(&self) -> &[Daemon] {
-        let (Self::Up { daemons, .. }
+        let (Self::Build { daemons, .. }
+        | Self::Up { daemons, .. }
         | Self::Down { daemons }
         | Self::Status { daemons }
         | Self::Start { daemons }
         | Self::Stop { daemons }
         | Self::Kill { daemons }
-        | Self::Restart { daemons }) = self;
+        | Self::Restart { daemons }
+        | Self::Pause { daemons }
+        | Self::Continue { daemons }
+        | Self::Compact { daemons }) = self;
         match self {
             _ if !daemons.is_empty() => daemons,
             Self::Down { .. } => Daemon::value_variants(),

@@ -50,6 +50,25 @@ pub(super) const SSHD: [(&str, &str); 3] =
 /// Of etcd: the daemon, and what restores its snapshots.
 pub(super) const ETCD: [(&str, &str); 2] = [("etcd", "etcd-server"), ("etcdctl", "etcd-client")];
 
+/// Of Kubernetes: what builds it, the control plane, the node, and the network of its pods.
+pub(super) const K8S: [(&str, &str); 15] = [
+    ("etcd", "etcd-server"),
+    ("etcdctl", "etcd-client"),
+    ("openssl", "openssl"),
+    ("dpkg-source", "dpkg-dev"),
+    ("patch", "patch"),
+    ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
+    ("containerd", "containerd"),
+    ("ctr", "containerd"),
+    ("runc", "runc"),
+    ("/usr/lib/cni/ptp", "containernetworking-plugins"),
+    ("unshare", "util-linux"),
+    ("nsenter", "util-linux"),
+    ("mount", "mount"),
+    ("busybox", "busybox-static"),
+    ("tar", "tar"),
+];
+
 /// Of the machines that systemd boots, and what boots them.
 pub(super) const SYSTEMD: [(&str, &str); 6] = [
     ("/lib/systemd/systemd", "systemd"),

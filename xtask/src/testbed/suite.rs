@@ -68,7 +68,7 @@ fn remove(folder: &Path) -> Outcome<()> {
 }
 
 /// The mirror from which this machine's apt installs Debian.
-fn mirror() -> Outcome<String> {
+pub(super) fn mirror() -> Outcome<String> {
     let mut command = packages::command("apt-get");
     command.args(["indextargets", "--format", "$(ORIGIN) $(COMPONENT) $(REPO_URI)", "Identifier: Packages"]);
     let said = process::capture(&mut command, ASK, Interrupt::Waits)?;

@@ -1,0 +1,210 @@
+//! The control plane on loopback: etcd, the API server, the controller manager and the scheduler.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::super::https::{Body, Server};
+use super::super::{http, packages, procfs};
+use super::program::Program;
+use super::{Ports, READER};
+use crate::failure::{Failure, Outcome};
+use crate::process::{self, Interrupt};
+
+pub(super) const ASK: Duration = Duration::from_secs(10);
+const READY: Duration = Duration::from_secs(120);
+const STOP: Duration = Duration::from_secs(75);
+
+pub(super) struct ControlPlane {
+    folder: PathBuf,
+    etcd: Program,
+    pub(super) api: Program,
+    controllers: Program,
+    scheduler: Program,
+}
+
+impl ControlPlane {
+    pub(super) fn below(folder: &Path) -> Self {
+        let program = |name, option: &str, file: &str| {
+            Program::new(folder, name, format!("{option}={}", folder.join(file).display()))
+        };
+        Self {
+            folder: folder.to_owned(),
+            etcd: program("etcd", "--data-dir", "etcd"),
+            api: program("kube-apiserver", "--tls-cert-file", "pki/apiserver.crt"),
+            controllers: program("kube-controller-manager", "--kubeconfig", "controller-manager.kubeconfig"),
+            scheduler: program("kube-scheduler", "--kubeconfig", "scheduler.kubeconfig"),
+        }
+    }
+
+    fn all(&self) -> [&Program; 4] {
+        [&self.scheduler, &self.controllers, &self.api, &self.etcd]
+    }
+
+    pub(super) fn runs(&self) -> bool {
+        self.all().iter().any(|program| program.pid().is_some())
+    }
+
+    /// Starts those that do not run, and waits until the API server and the controllers work.
+    pub(super) fn start(&self, programs: &Path, ports: &Ports) -> Outcome<()> {
+        let etcd = self.etcd.start(&mut Self::etcd(ports))?;
+        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, ports.etcd));
+        etcd.until(READY, || http::ask_at(at, "GET", "/health", ASK).is_ok_and(|answer| answer.is_success()))?;
+        let api = self.api.start(&mut self.api_server(programs, ports))?;
+        api.until(READY, || self.answers(ports))?;
+        let controllers = self.controllers.start(&mut self.controller_manager(programs, ports))?;
+        let scheduler = self.scheduler.start(&mut self.kube_scheduler(programs, ports))?;
+        let server = self.admin(ports)?;
+        // The API server refuses pods of a namespace until the controllers have made its account and the account's token.
+        let account = "/api/v1/namespaces/default/serviceaccounts/default";
+        let has_token = || {
+            let answer = server.ask("GET", account, &Body::NONE, ASK).and_then(|answer| answer.json());
+            answer.is_ok_and(|account| account.pointer("/secrets/0").is_some())
+        };
+        controllers.until(READY, has_token)?;
+        scheduler.until(READY, || self.scheduler.pid().is_some())
+    }
+
+    fn etcd(ports: &Ports) -> Command {
+        let address = |port: u16| format!("http://127.0.0.1:{port}");
+        let (client, peer) = (address(ports.etcd), address(ports.etcd_peer));
+        let mut command = packages::command("etcd");
+        command
+            .args(["--name", "k8s", "--logger", "zap", "--log-outputs", "stderr"])
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("k8s={peer}")]);
+        command
+    }
+
+    fn api_server(&self, programs: &Path, ports: &Ports) -> Command {
+        let mut command = Command::new(programs.join("kube-apiserver"));
+        for (option, file) in [
+            ("tls-private-key-file", "apiserver.key"),
+            ("client-ca-file", "ca.crt"),
+            ("token-auth-file", "tokens.csv"),
+            ("service-account-key-file", "sa.pub"),
+            ("service-account-signing-key-file", "sa.key"),
+            ("kubelet-client-certificate", "kubelet-client.crt"),
+            ("kubelet-client-key", "kubelet-client.key"),
+            ("kubelet-certificate-authority", "ca.crt"),
+        ] {
+            command.arg(format!("--{option}={}", self.folder.join("pki").join(file).display()));
+        }
+        command
+            .arg(format!("--etcd-servers=http://127.0.0.1:{}", ports.etcd))
+            .arg(format!("--secure-port={}", ports.api))
+            .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none"])
+            .args(["--authorization-mode=Node,RBAC", "--service-account-issuer=https://kubernetes.default.svc"])
+            .args(["--service-cluster-ip-range=10.96.0.0/24", "--allow-privileged=true", "--profiling=false"])
+            .arg("--kubelet-preferred-address-types=InternalIP,Hostname");
+        command
+    }
+
+    /// What the controller manager and the scheduler have in common.
+    fn client(&self, programs: &Path, program: &str, name: &str, port: u16) -> Command {
+        let kubeconfig = self.folder.join(format!("{name}.kubeconfig"));
+        let mut command = Command::new(programs.join(program));
+        for option in ["authentication-kubeconfig", "authorization-kubeconfig"] {
+            command.arg(format!("--{option}={}", kubeconfig.display()));
+        }
+        command
+            .args(["--bind-address=127.0.0.1", "--port=0", "--leader-elect=false", "--profiling=false"])
+            .arg(format!("--secure-port={port}"));
+        command
+    }
+
+    fn controller_manager(&self, programs: &Path, ports: &Ports) -> Command {
+        let mut command = self.client(programs, "kube-controller-manager", "controller-manager", ports.controllers);
+        let file = |option: &str, file: &str| format!("--{option}={}", self.folder.join(file).display());
+        command
+            .arg(file("service-account-private-key-file", "pki/sa.key"))
+            .arg(file("root-ca-file", "pki/ca.crt"))
+            .arg(file("flex-volume-plugin-dir", "plugins"))
+            // Half of what is usual, so that tests can see a lost node and its evicted pods.
+            .args(["--node-monitor-grace-period=20s", "--pod-eviction-timeout=20s"])
+            .args(["--use-service-account-credentials=true", "--concurrent-gc-syncs=2"]);
+        command
+    }
+
+    fn kube_scheduler(&self, programs: &Path, ports: &Ports) -> Command {
+        self.client(programs, "kube-scheduler", "scheduler", ports.scheduler)
+    }
+
+    /// The API server, asked by the user that may do all.
+    pub(super) fn admin(&self, ports: &Ports) -> Outcome<Server> {
+        Server::at(ports.api, &self.folder.join("pki"), "admin")
+    }
+
+    pub(super) fn answers(&self, ports: &Ports) -> bool {
+        let answer = self.admin(ports).and_then(|admin| admin.ask("GET", "/readyz", &Body::NONE, ASK));
+        answer.is_ok_and(|answer| answer.is_success())
+    }
+
+    /// The second user's namespace, with the right to read it and nothing else.
+    pub(super) fn admit_reader(&self, ports: &Ports) -> Outcome<()> {
+        let server = self.admin(ports)?;
+        let rules = [json!({ "apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"] })];
+        let role = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": READER });
+        let subject = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "reader" });
+        let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{READER}");
+        for (target, object) in [
+            ("/api/v1/namespaces".to_owned(), json!({ "kind": "Namespace", "apiVersion": "v1" })),
+            (format!("{rbac}/roles"), json!({ "rules": rules })),
+            (format!("{rbac}/rolebindings"), json!({ "roleRef": role, "subjects": [subject] })),
+        ] {
+            create(&server, &target, object)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn stop_api(&self) -> Outcome<()> {
+        self.api.must_end(Signal::TERM, STOP)
+    }
+
+    /// Drops etcd's history before this moment.
+    pub(super) fn compact(&self, ports: &Ports) -> Outcome<()> {
+        let ask = |words: &[&str]| {
+            let mut command = packages::command("etcdctl");
+            command.env("ETCDCTL_API", "3").arg(format!("--endpoints=http://127.0.0.1:{}", ports.etcd)).args(words);
+            let said = process::capture(&mut command, ASK, Interrupt::Waits)?;
+            if said.status.success() {
+                return Ok(said.stdout);
+            }
+            Err(Failure::failed(format_args!("etcdctl {}: {}", words.join(" "), said.complaint())))
+        };
+        let status = ask(&["endpoint", "status", "--write-out=json"])?;
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap_or_default();
+        let revision = status.pointer("/0/Status/header/revision").and_then(serde_json::Value::as_u64);
+        let revision = revision.ok_or_else(|| Failure::failed("etcdctl does not say the revision"))?;
+        ask(&["compact", "--physical", &revision.to_string()]).map(drop)
+    }
+
+    /// Ends all of it at once.
+    pub(super) fn end(&self) -> Outcome<()> {
+        let pids: Vec<i32> = self.all().iter().filter_map(|program| program.pid()).collect();
+        for pid in &pids {
+            procfs::send(*pid, Signal::KILL);
+        }
+        self.all().iter().try_for_each(|program| program.kill())
+    }
+}
+
+/// Creates an object of the reader's; there already is success.
+fn create(server: &Server, target: &str, mut object: serde_json::Value) -> Outcome<()> {
+    if let Some(object) = object.as_object_mut() {
+        object.insert("metadata".to_owned(), json!({ "name": READER }));
+    }
+    let text = object.to_string();
+    let body = Body { kind: "application/json", bytes: text.as_bytes() };
+    let answer = server.ask("POST", target, &body, ASK)?;
+    if answer.is_success() || answer.status == 409 {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&answer.body);
+    Err(Failure::failed(format_args!("POST {target}: {} {text}", answer.status)))
+}
