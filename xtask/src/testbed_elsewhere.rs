@@ -9,7 +9,7 @@ pub(crate) struct Arguments {
     words: Vec<String>,
 }
 
-pub(crate) const KNOWN: [&str; 13] = [
+pub(crate) const KNOWN: [&str; 14] = [
     "docker",
     "podman",
     "registry",
@@ -20,6 +20,7 @@ pub(crate) const KNOWN: [&str; 13] = [
     "systemd-user",
     "k8s",
     "k8s-node",
+    "k8s-fake",
     "systemd257",
     "docker26",
     "podman5",

@@ -37,7 +37,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use self::docker::Docker;
 use self::etcd::Etcd;
-use self::k8s::{K8s, KubeNode};
+use self::k8s::{FakeNode, K8s, KubeNode};
 use self::podman::Podman;
 use self::registry::Registry;
 use self::service::Service;
@@ -62,6 +62,7 @@ pub(crate) enum Daemon {
     SystemdUser,
     K8s,
     K8sNode,
+    K8sFake,
     Systemd257,
     Docker26,
     Podman5,
@@ -80,6 +81,7 @@ impl Daemon {
             Self::SystemdUser => "systemd-user",
             Self::K8s => "k8s",
             Self::K8sNode => "k8s-node",
+            Self::K8sFake => "k8s-fake",
             Self::Systemd257 => "systemd257",
             Self::Docker26 => "docker26",
             Self::Podman5 => "podman5",
@@ -111,6 +113,7 @@ impl Daemon {
             Self::SystemdUser => Box::new(SystemdUser::below(&testbed)),
             Self::K8s => Box::new(K8s::below(&testbed)),
             Self::K8sNode => Box::new(KubeNode::below(&testbed)),
+            Self::K8sFake => Box::new(FakeNode::below(&testbed)),
             Self::Systemd257 => Box::new(Machine::newer(&testbed)),
             Self::Docker26 => Box::new(Docker::newer(&testbed)),
             Self::Podman5 => Box::new(Podman::newer(&testbed)),
@@ -119,7 +122,7 @@ impl Daemon {
 }
 
 /// The same, by name.
-pub(crate) const KNOWN: [&str; 13] = [
+pub(crate) const KNOWN: [&str; 14] = [
     "docker",
     "podman",
     "registry",
@@ -130,6 +133,7 @@ pub(crate) const KNOWN: [&str; 13] = [
     "systemd-user",
     "k8s",
     "k8s-node",
+    "k8s-fake",
     "systemd257",
     "docker26",
     "podman5",
@@ -139,7 +143,7 @@ pub(crate) const KNOWN: [&str; 13] = [
 pub(crate) const LATER: [&str; 3] = ["systemd257", "docker26", "podman5"];
 
 /// The ones that are started if none is named.
-const USUAL: [Daemon; 10] = [
+const USUAL: [Daemon; 11] = [
     Daemon::Docker,
     Daemon::Podman,
     Daemon::Registry,
@@ -150,6 +154,7 @@ const USUAL: [Daemon; 10] = [
     Daemon::SystemdUser,
     Daemon::K8s,
     Daemon::K8sNode,
+    Daemon::K8sFake,
 ];
 
 #[derive(Debug, Args)]
@@ -223,6 +228,9 @@ enum Verb {
         #[arg(required = true)]
         daemons: Vec<Daemon>,
     },
+    /// The process of k8s-fake
+    #[command(hide = true)]
+    Fakelet(k8s::FakeletArguments),
     /// For tests: drop the history of the API server's etcd. Of k8s
     Compact {
         /// The daemons
@@ -234,6 +242,9 @@ enum Verb {
 pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     if let Verb::Status { .. } = &arguments.verb {
         return status(arguments.verb.daemons());
+    }
+    if let Verb::Fakelet(arguments) = &arguments.verb {
+        return k8s::run_fakelet(arguments);
     }
     // Without the lock of the verbs: it takes minutes, and the cache has its own.
     if let Verb::Build { daemons, install } = &arguments.verb {
@@ -251,7 +262,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     match &arguments.verb {
         Verb::Up { install, .. } => up(&folder, arguments.verb.daemons(), *install || in_ci()),
         Verb::Down { .. } => down(&folder, arguments.verb.daemons()),
-        Verb::Build { .. } | Verb::Status { .. } => Ok(()),
+        Verb::Build { .. } | Verb::Status { .. } | Verb::Fakelet(_) => Ok(()),
         Verb::Start { daemons } => each(daemons, |service| service.start()),
         Verb::Stop { daemons } => each(daemons, |service| service.stop()),
         Verb::Kill { daemons } => each(daemons, |service| service.kill()),
@@ -275,7 +286,10 @@ impl Verb {
         | Self::Restart { daemons }
         | Self::Pause { daemons }
         | Self::Continue { daemons }
-        | Self::Compact { daemons }) = self;
+        | Self::Compact { daemons }) = self
+        else {
+            return &[];
+        };
         match self {
             _ if !daemons.is_empty() => daemons,
             Self::Down { .. } => Daemon::value_variants(),

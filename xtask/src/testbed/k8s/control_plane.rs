@@ -17,7 +17,9 @@ use crate::process::{self, Interrupt};
 
 pub(super) const ASK: Duration = Duration::from_secs(10);
 const READY: Duration = Duration::from_secs(120);
-const STOP: Duration = Duration::from_secs(75);
+
+/// Between SIGTERM and SIGKILL: the API server would wait a minute for watches to end.
+const STOP: Duration = Duration::from_secs(5);
 
 pub(super) struct ControlPlane {
     folder: PathBuf,
@@ -163,7 +165,7 @@ impl ControlPlane {
     }
 
     pub(super) fn stop_api(&self) -> Outcome<()> {
-        self.api.must_end(Signal::TERM, STOP)
+        if self.api.end(Signal::TERM, STOP) { Ok(()) } else { self.api.kill() }
     }
 
     /// Drops etcd's history before this moment.

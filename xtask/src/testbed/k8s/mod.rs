@@ -1,7 +1,8 @@
-//! Kubernetes: the real control plane of 1.20.2, and a node with a real kubelet.
+//! Kubernetes: the real control plane of 1.20.2, a node with a real kubelet, and one that runs no containers.
 
 mod build;
 mod control_plane;
+mod fakelet;
 mod node;
 mod pki;
 mod program;
@@ -13,11 +14,14 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 
 use self::control_plane::ControlPlane;
+use self::fakelet::Fake;
 use self::node::Node;
 use super::https::Body;
 use super::service::Service;
 use super::{folder, packages, ports};
 use crate::failure::{Doing, Failure, Outcome};
+
+pub(super) use self::fakelet::{Arguments as FakeletArguments, run as run_fakelet};
 
 /// The second user may read this namespace.
 const READER: &str = "runtide-reader";
@@ -70,6 +74,10 @@ impl K8s {
         Node::below(&self.folder)
     }
 
+    fn fake(&self) -> Fake {
+        Fake::below(&self.folder)
+    }
+
     fn programs() -> Outcome<PathBuf> {
         build::found().ok_or_else(|| Failure::failed("the programs of this testbed are gone from the cache"))
     }
@@ -94,7 +102,8 @@ impl Service for K8s {
             pki::make(&self.folder, ports.api, READER)?;
         }
         self.start()?;
-        KubeNode { cluster: Self { folder: self.folder.clone() } }.start()
+        KubeNode { cluster: Self { folder: self.folder.clone() } }.start()?;
+        FakeNode { cluster: Self { folder: self.folder.clone() } }.start()
     }
 
     fn start(&self) -> Outcome<()> {
@@ -127,7 +136,7 @@ impl Service for K8s {
 
     fn down(&self) -> Outcome<bool> {
         let was_up = self.ports().is_some() || self.plane().runs() || self.node().runs();
-        let outcome = self.node().end().and(self.plane().end());
+        let outcome = self.fake().end().and(self.node().end()).and(self.plane().end());
         if outcome.is_ok() {
             folder::clear(&self.folder)?;
         }
@@ -218,5 +227,68 @@ impl Service for KubeNode {
     fn environment(&self) -> BTreeMap<&'static str, String> {
         let up = self.cluster.ports().is_some() && self.cluster.node().runs();
         up.then(|| ("RUNTIDE_TEST_K8S_NODE", node::NAME.to_owned())).into_iter().collect()
+    }
+}
+
+/// The node that only says that it runs pods.
+pub(super) struct FakeNode {
+    cluster: K8s,
+}
+
+impl FakeNode {
+    pub(super) fn below(testbed: &Path) -> Self {
+        Self { cluster: K8s::below(testbed) }
+    }
+}
+
+impl Service for FakeNode {
+    fn up(&self, install: bool) -> Outcome<()> {
+        self.cluster.up(install)
+    }
+
+    fn start(&self) -> Outcome<()> {
+        let ports = self.cluster.must_be_up()?;
+        let api = self.cluster.plane().admin(&ports)?;
+        self.cluster.fake().start(|| node::is_ready(&api, fakelet::NODE))
+    }
+
+    fn stop(&self) -> Outcome<()> {
+        self.cluster.must_be_up()?;
+        self.cluster.fake().stop()
+    }
+
+    fn kill(&self) -> Outcome<()> {
+        self.cluster.must_be_up()?;
+        self.cluster.fake().end()
+    }
+
+    fn pause(&self) -> Outcome<()> {
+        self.cluster.fake().signal(Signal::STOP)
+    }
+
+    fn proceed(&self) -> Outcome<()> {
+        self.cluster.fake().signal(Signal::CONT)
+    }
+
+    fn down(&self) -> Outcome<bool> {
+        let was_up = self.cluster.fake().runs();
+        self.cluster.fake().end()?;
+        Ok(was_up)
+    }
+
+    fn summary(&self) -> Outcome<String> {
+        let ports = self.cluster.ports().ok_or_else(|| Failure::failed("it was not started"))?;
+        if !self.cluster.fake().runs() {
+            return Err(Failure::failed("it does not run"));
+        }
+        if !node::is_ready(&self.cluster.plane().admin(&ports)?, fakelet::NODE) {
+            return Err(Failure::failed("it is not ready"));
+        }
+        Ok(format!("node {}", fakelet::NODE))
+    }
+
+    fn environment(&self) -> BTreeMap<&'static str, String> {
+        let up = self.cluster.ports().is_some() && self.cluster.fake().runs();
+        up.then(|| ("RUNTIDE_TEST_K8S_FAKE", fakelet::NODE.to_owned())).into_iter().collect()
     }
 }

@@ -149,8 +149,12 @@ impl Node {
             .arg(format!("--hostname-override={NAME}"))
             .arg("--container-runtime=remote")
             .arg("--container-runtime-endpoint=unix:///run/containerd/containerd.sock");
+        // Of an earlier kubelet: it says nothing about this one.
+        let earlier = last_heartbeat(api, NAME);
         let kubelet = self.kubelet.start(&mut kubelet)?;
-        kubelet.until(READY, || self.answers(ports) && is_ready(api, NAME))
+        let is_new = kubelet.is_new();
+        let beats = || !is_new || last_heartbeat(api, NAME) != earlier;
+        kubelet.until(READY, || self.answers(ports) && beats() && is_ready(api, NAME))
     }
 
     /// Starts the holder.
@@ -322,14 +326,23 @@ const PAUSE: image::Named = image::Named {
 
 /// `true` once the API server has the node, and it takes pods.
 pub(super) fn is_ready(api: &Server, name: &str) -> bool {
-    let answer = api.ask("GET", &format!("/api/v1/nodes/{name}"), &Body::NONE, ASK).and_then(|answer| answer.json());
-    answer.is_ok_and(|node| says_ready(&node))
+    readiness(api, name).is_some_and(|ready| ready.get("status").is_some_and(|status| status == "True"))
 }
 
-fn says_ready(node: &serde_json::Value) -> bool {
-    let conditions = node.pointer("/status/conditions").and_then(|conditions| conditions.as_array());
-    let is = |condition: &serde_json::Value, key: &str, wanted: &str| condition.get(key).is_some_and(|v| v == wanted);
-    conditions.into_iter().flatten().any(|condition| is(condition, "type", "Ready") && is(condition, "status", "True"))
+/// Time at which the node last reported its state.
+fn last_heartbeat(api: &Server, name: &str) -> Option<String> {
+    Some(readiness(api, name)?.get("lastHeartbeatTime")?.as_str()?.to_owned())
+}
+
+fn readiness(api: &Server, name: &str) -> Option<serde_json::Value> {
+    let answer = api.ask("GET", &format!("/api/v1/nodes/{name}"), &Body::NONE, ASK).and_then(|answer| answer.json());
+    condition(&answer.ok()?)
+}
+
+/// The condition `Ready` of a node.
+fn condition(node: &serde_json::Value) -> Option<serde_json::Value> {
+    let conditions = node.pointer("/status/conditions")?.as_array()?;
+    conditions.iter().find(|condition| condition.get("type").is_some_and(|kind| kind == "Ready")).cloned()
 }
 
 /// A network between each pod and the machine, without rules in the packet filter. Its addresses follow from a port that no other
@@ -370,14 +383,10 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_ready_if_it_says_so_itself() {
-        let node = |status: &str| {
-            json!({ "status": { "conditions": [
-                { "type": "MemoryPressure", "status": "False" }, { "type": "Ready", "status": status },
-            ] } })
-        };
-        assert!(says_ready(&node("True")));
-        assert!(!says_ready(&node("Unknown")));
-        assert!(!says_ready(&json!({})));
+    fn the_state_of_a_node_is_found_among_its_conditions() {
+        let ready = json!({ "type": "Ready", "status": "True", "lastHeartbeatTime": "2026-11-30T22:00:00Z" });
+        let node = json!({ "status": { "conditions": [{ "type": "MemoryPressure", "status": "False" }, ready] } });
+        assert_eq!(condition(&node), Some(ready));
+        assert_eq!(condition(&json!({})), None);
     }
 }

@@ -90,6 +90,10 @@ impl Program {
 }
 
 impl Started {
+    pub(super) fn is_new(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// Waits until it answers.
     pub(super) fn until(mut self, limit: Duration, answers: impl Fn() -> bool) -> Outcome<()> {
         let (name, log) = (self.name, workspace::relative(&self.log));
