@@ -16,6 +16,16 @@ pub(super) fn mounts() -> Vec<Mount> {
     parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
 }
 
+/// `true` if a process sees an overlay whose upper layer is this folder; the mount that holds the layer may be hidden by others.
+pub(super) fn sees_layer(pid: i32, upper: &Path) -> bool {
+    has_layer(&fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default(), upper)
+}
+
+fn has_layer(text: &str, upper: &Path) -> bool {
+    let upper = format!("upperdir={}", upper.display());
+    text.lines().any(|line| line.contains(" - overlay ") && unescape(line).split(',').any(|option| option == upper))
+}
+
 fn parse(text: &str) -> Vec<Mount> {
     let line = |line: &str| {
         let at = line.split(' ').nth(4)?;
@@ -76,5 +86,14 @@ mod tests {
                     38 35 0:3 net:[4026532] /x/netns/a rw - nsfs nsfs rw\n";
         let mount = |at: &str, kind: &str| Mount { at: at.into(), kind: kind.into() };
         assert_eq!(parse(text), [mount("/mnt 2", "ext3"), mount("/x/netns/a", "nsfs")]);
+    }
+
+    #[test]
+    fn an_overlay_is_found_by_its_upper_layer() {
+        let text = "338 270 0:99 / /var rw - overlay overlay rw,lowerdir=/var,upperdir=/a\\040b/var,workdir=/a\\040b/work\n\
+                    339 270 0:98 / /x rw - tmpfs upperdir=/c rw\n";
+        assert!(has_layer(text, Path::new("/a b/var")));
+        assert!(!has_layer(text, Path::new("/a b")));
+        assert!(!has_layer(text, Path::new("/c")));
     }
 }

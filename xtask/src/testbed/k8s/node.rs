@@ -13,7 +13,7 @@ use serde_json::json;
 use super::super::https::{Body, Server};
 use super::super::log::Log;
 use super::super::places::in_run;
-use super::super::{cgroup, image, packages, procfs};
+use super::super::{cgroup, image, mounts, packages, procfs};
 use super::Ports;
 use super::program::Program;
 use crate::failure::{Doing, Failure, Outcome};
@@ -21,6 +21,9 @@ use crate::process::{self, Interrupt, TICK};
 
 /// The name and the address of the node: the API server reaches it on loopback.
 pub(super) const NAME: &str = "127.0.0.1";
+
+/// The upper layer of `/var`, which is in the holder's namespace alone.
+const LAYER: &str = "layers/var";
 
 /// Says that the holder has made everything.
 const ENTERED: &str = "entered";
@@ -125,6 +128,15 @@ impl Node {
     /// The holder, once it has made everything.
     fn pid(&self) -> Option<i32> {
         self.holder().filter(|_| self.folder.join(ENTERED).exists())
+    }
+
+    /// The holder and every process that sees its mounts, also if it was killed: each keeps the mounts.
+    fn members(&self) -> Vec<i32> {
+        let upper = self.folder.join(LAYER);
+        let sees = |pid: &i32| mounts::sees_layer(*pid, &upper);
+        let mut found: Vec<i32> = procfs::processes().into_iter().map(|process| process.pid).filter(sees).collect();
+        found.extend(self.holder());
+        found
     }
 
     pub(super) fn runs(&self) -> bool {
@@ -295,15 +307,12 @@ impl Node {
         if !cgroup::kill(&self.group) {
             left.push("processes of pods".to_owned());
         }
-        if let Some(holder) = self.holder() {
-            let mut pids = procfs::sharing(holder, &["mnt"]);
-            pids.push(holder);
-            for pid in &pids {
-                procfs::send(*pid, Signal::KILL);
-            }
-            if !procfs::wait_until_dead(&pids, DIE) {
-                left.push("processes of the node".to_owned());
-            }
+        let pids = self.members();
+        for pid in &pids {
+            procfs::send(*pid, Signal::KILL);
+        }
+        if !procfs::wait_until_dead(&pids, DIE) {
+            left.push("processes of the node".to_owned());
         }
         left.extend(cgroup::remove(&self.group).iter().map(|group| format!("group {}", group.display())));
         let _ = fs::remove_file(self.folder.join(ENTERED));
