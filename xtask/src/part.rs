@@ -4,11 +4,12 @@ use crate::failure::{Failure, Outcome};
 use crate::{targets, workspace};
 
 /// Packages whose tests need daemons, each with their names.
-const MEETS: [(&str, &[&str]); 5] = [
+const MEETS: [(&str, &[&str]); 6] = [
     ("runtide-docker", &["docker", "registry", "sshd"]),
     ("runtide-podman", &["podman", "registry"]),
     ("runtide-etcd", &["etcd"]),
     ("runtide-systemd", &["systemd", "systemd2", "systemd-user"]),
+    ("runtide-k8s", &["k8s", "k8s-node", "k8s-fake"]),
     ("runtide-examples-tests", &["docker", "systemd"]),
 ];
 

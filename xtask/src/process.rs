@@ -219,6 +219,16 @@ fn wait(
         }
         thread::sleep(TICK);
     };
+    end_within_grace(child, on_tick);
+    Err(reason)
+}
+
+/// Ends a program that was started in a process group of its own, with that group.
+pub(crate) fn end(child: &mut Child) {
+    end_within_grace(child, || {});
+}
+
+fn end_within_grace(child: &mut Child, mut on_tick: impl FnMut()) {
     end_group(child, false);
     let end = Instant::now() + GRACE;
     while Instant::now() < end {
@@ -231,7 +241,6 @@ fn wait(
     // Also if the leader is gone: its children may have stayed.
     end_group(child, true);
     let _ = child.wait();
-    Err(reason)
 }
 
 #[cfg(unix)]

@@ -31,6 +31,7 @@ enum Lane {
     Systemd,
     Systemd2,
     Etcd,
+    K8s,
     /// No daemon: programs that only compute.
     Alone,
 }
@@ -45,6 +46,7 @@ fn lanes_of(package: &str, target: &str) -> &'static [Lane] {
         ("runtide-systemd", "store_conformance") => &[Lane::Systemd2, Lane::Systemd],
         ("runtide-systemd", _) => &[Lane::Systemd2],
         ("runtide-etcd", _) => &[Lane::Etcd],
+        ("runtide-k8s", _) => &[Lane::K8s],
         _ => &[Lane::Alone],
     }
 }
@@ -175,7 +177,7 @@ pub(crate) fn run(
         tally
     };
     let run = &run;
-    let lanes = [Lane::Docker, Lane::Podman, Lane::Systemd, Lane::Systemd2, Lane::Etcd, Lane::Alone];
+    let lanes = [Lane::Docker, Lane::Podman, Lane::Systemd, Lane::Systemd2, Lane::Etcd, Lane::K8s, Lane::Alone];
     let tallies = thread::scope(|scope| {
         let running = lanes.map(|lane| scope.spawn(move || run(lane)));
         running.map(thread::ScopedJoinHandle::join)

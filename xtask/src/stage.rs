@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::failure::{Doing, Failure, Outcome};
 use crate::process::{self, Interrupt};
 use crate::terminal::{complain, say};
 
-/// With the installation of packages.
-const UP: Duration = Duration::from_secs(25 * 60);
+/// With the installation of packages, and on a machine's first run with a build.
+const UP: Duration = Duration::from_secs(45 * 60);
 const DOWN: Duration = Duration::from_secs(5 * 60);
 
 /// Options for the daemons.
@@ -50,6 +50,7 @@ pub(crate) struct Stage {
     /// The daemons that could not be started, with the reasons.
     pub(crate) missing: Vec<(&'static str, String)>,
     started: Vec<&'static str>,
+    builds: Vec<Child>,
 }
 
 impl Stage {
@@ -59,6 +60,21 @@ impl Stage {
         let mut stage = Self::default();
         (stage.tool, stage.options) = (tool, options);
         Ok(stage)
+    }
+
+    /// Begins to build what no package has, in the background: the first `up` waits for it, and later runs find it.
+    pub(crate) fn build(&mut self, daemon: &'static str) {
+        if self.options.no_real || env::var_os(variable(daemon)).is_some() {
+            return;
+        }
+        let mut command = Command::new(&self.tool);
+        command.args(["testbed", "build", daemon]).args(self.options.install.then_some("--install"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // Its own process group: Ctrl-C at the terminal reaches this tool alone, which then ends it.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        // If it does not start or fails, `up` says why.
+        self.builds.extend(command.spawn());
     }
 
     /// Gets one daemon if it can be had, and says its state.
@@ -137,6 +153,9 @@ impl Stage {
 
     pub(crate) fn clear(&mut self) -> Outcome<()> {
         let mut outcome = Ok(());
+        for mut build in std::mem::take(&mut self.builds) {
+            process::end(&mut build);
+        }
         for daemon in std::mem::take(&mut self.started) {
             let kept = self.environment.get("RUNTIDE_TESTBED").map(PathBuf::from);
             self.tool = kept.filter(|tool| tool.exists()).unwrap_or_else(|| self.tool.clone());

@@ -129,6 +129,10 @@ fn empty_reports() -> Outcome<PathBuf> {
 /// Starts the daemons that the tests of this part need.
 fn set(arguments: &Arguments, part: &Part) -> Outcome<Stage> {
     let mut stage = Stage::empty(arguments.daemons)?;
+    // Minutes of one core, once per machine, while everything else is built.
+    for daemon in testbed::BUILT.into_iter().filter(|daemon| part.meets(daemon)) {
+        stage.build(daemon);
+    }
     let wanted = |daemon: &&str| part.meets(daemon) && (arguments.matrix || !testbed::LATER.contains(daemon));
     for daemon in testbed::KNOWN.into_iter().filter(wanted) {
         stage.add(daemon)?;

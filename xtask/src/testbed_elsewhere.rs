@@ -26,6 +26,8 @@ pub(crate) const KNOWN: [&str; 14] = [
     "podman5",
 ];
 
+pub(crate) const BUILT: [&str; 1] = ["k8s"];
+
 pub(crate) const LATER: [&str; 3] = ["systemd257", "docker26", "podman5"];
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {

@@ -1,6 +1,7 @@
 //! Programs that the testbed builds from source once, and keeps outside of every checkout.
 
 use std::env;
+use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read};
 use std::os::unix::process::CommandExt;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::log::Log;
 use super::{packages, suite};
 use crate::failure::{Doing, Failure, Outcome};
-use crate::process::TICK;
+use crate::process::{self, TICK};
 use crate::terminal::complain;
 
 /// The folder of all builds, if this variable is set.
@@ -59,7 +60,9 @@ impl Recipe {
     /// Changes with the recipe, so that a checkout never meets the programs of another recipe.
     fn key(&self) -> String {
         let mut text = String::from(self.script);
-        self.sources.iter().for_each(|(_, source)| text.push_str(source));
+        for (_, source) in self.sources {
+            text.push_str(source);
+        }
         let hash = hex(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref());
         format!("{}-{}-{}", self.name, env::consts::ARCH, hash.get(..8).unwrap_or(&hash))
     }
@@ -107,7 +110,7 @@ impl Recipe {
         let begin = Instant::now();
         let mut command = packages::command("nice");
         command
-            .args(["-n", "19", "sh", "-c", self.script, self.name])
+            .args(["-n", "10", "sh", "-c", self.script, self.name])
             .args([&work, &new])
             .arg(suite::mirror()?)
             .current_dir(&work)
@@ -121,13 +124,15 @@ impl Recipe {
             if let Some(status) = child.try_wait().doing("cannot wait for the build")? {
                 break status;
             }
-            if begin.elapsed() >= BUILD
-                && let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw)
-            {
+            let ends = process::interrupted() || begin.elapsed() >= BUILD;
+            if ends && let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
                 let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
             }
             thread::sleep(TICK);
         };
+        if process::interrupted() {
+            return Err(Failure::interrupted());
+        }
         if !status.success() {
             let why = log.last_line(|_| true).unwrap_or_else(|| status.to_string());
             return Err(Failure::refused(format_args!(
@@ -167,7 +172,7 @@ fn sums(folder: &Path, programs: &[&str]) -> Outcome<String> {
     for program in programs {
         let path = folder.join(program);
         let hash = sha256(&path).doing(format_args!("cannot read {}", path.display()))?;
-        lines.push_str(&format!("{hash}  {program}\n"));
+        let _ = writeln!(lines, "{hash}  {program}");
     }
     Ok(lines)
 }
@@ -186,7 +191,11 @@ fn sha256(file: &Path) -> std::io::Result<String> {
 
 /// Bytes in lower-case hexadecimal digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut digits = String::new();
+    for byte in bytes {
+        let _ = write!(digits, "{byte:02x}");
+    }
+    digits
 }
 
 fn remove(folder: &Path) -> Outcome<()> {

@@ -48,7 +48,7 @@ pub(super) struct Server {
     tls: Arc<ClientConfig>,
 }
 
-/// What a request sends.
+/// The body of a request.
 pub(super) struct Body<'a> {
     pub(super) kind: &'a str,
     pub(super) bytes: &'a [u8],

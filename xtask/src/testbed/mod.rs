@@ -45,7 +45,7 @@ use self::sshd::Sshd;
 use self::systemd::Machine;
 use self::systemd_user::SystemdUser;
 use crate::failure::{Doing, Failure, Outcome};
-use crate::process::TICK;
+use crate::process::{self, TICK};
 use crate::terminal::say;
 use crate::workspace;
 
@@ -141,6 +141,9 @@ pub(crate) const KNOWN: [&str; 14] = [
 
 /// The slow ones, which are started only by name and for the support matrix.
 pub(crate) const LATER: [&str; 3] = ["systemd257", "docker26", "podman5"];
+
+/// The ones that are built from source, once per machine.
+pub(crate) const BUILT: [&str; 1] = ["k8s"];
 
 /// The ones that are started if none is named.
 const USUAL: [Daemon; 11] = [
@@ -248,6 +251,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     }
     // Without the lock of the verbs: it takes minutes, and the cache has its own.
     if let Verb::Build { daemons, install } = &arguments.verb {
+        process::catch_interrupts()?;
         return each(daemons, |service| service.build(*install || in_ci()));
     }
     if !rustix::process::geteuid().is_root()

@@ -1,7 +1,7 @@
 //! The Debian packages that the testbed needs, and putting them on the machine.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -124,8 +124,15 @@ pub(super) fn command(program: &str) -> Command {
 /// Makes sure that all programs are there; installs their packages, and the wanted ones, only if allowed to.
 pub(super) fn require(programs: &[(&str, &str)], wanted: &[(&str, &str)], install: bool) -> Outcome<()> {
     let missing = |(program, _): &&(&str, &str)| find(program).is_none();
-    let wanted = wanted.iter().filter(|_| install);
-    let packages: Vec<_> = programs.iter().chain(wanted).filter(missing).map(|(_, package)| *package).collect();
+    let wanted = if install { wanted } else { &[] };
+    let packages = || programs.iter().chain(wanted).filter(missing).map(|(_, package)| *package).collect::<Vec<_>>();
+    if packages().is_empty() {
+        return Ok(());
+    }
+    // One testbed at a time: apt's lock of its lists does not wait, and the first to end would let the other's packages start services.
+    let alone = File::open("/var/lib/dpkg").ok().filter(|_| install);
+    let _alone = alone.filter(|folder| folder.lock().is_ok());
+    let packages = packages();
     if packages.is_empty() {
         return Ok(());
     }

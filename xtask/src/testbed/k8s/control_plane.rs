@@ -107,7 +107,7 @@ impl ControlPlane {
         command
     }
 
-    /// What the controller manager and the scheduler have in common.
+    /// The part that the controller manager and the scheduler have in common.
     fn client(&self, programs: &Path, program: &str, name: &str, port: u16) -> Command {
         let kubeconfig = self.folder.join(format!("{name}.kubeconfig"));
         let mut command = Command::new(programs.join(program));
@@ -169,7 +169,7 @@ impl ControlPlane {
     }
 
     /// Drops etcd's history before this moment.
-    pub(super) fn compact(&self, ports: &Ports) -> Outcome<()> {
+    pub(super) fn compact(ports: &Ports) -> Outcome<()> {
         let ask = |words: &[&str]| {
             let mut command = packages::command("etcdctl");
             command.env("ETCDCTL_API", "3").arg(format!("--endpoints=http://127.0.0.1:{}", ports.etcd)).args(words);

@@ -131,7 +131,7 @@ impl Service for K8s {
     }
 
     fn compact(&self) -> Outcome<()> {
-        self.plane().compact(&self.must_be_up()?)
+        ControlPlane::compact(&self.must_be_up()?)
     }
 
     fn down(&self) -> Outcome<bool> {

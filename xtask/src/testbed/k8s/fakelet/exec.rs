@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::super::super::packages;
 use super::containers;
-use super::server::{Request, Stream, answer};
+use super::request::{Request, Stream, answer};
 use super::websocket::{BINARY, CLOSE, Frames, PING, PONG, accept, frame};
 
 const VERSIONS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
@@ -109,7 +109,7 @@ fn run(stream: &mut Stream, request: &Request) -> std::io::Result<Value> {
     })
 }
 
-/// What the client says, if anything within a tick.
+/// Takes what the client says, if anything within a tick.
 fn receive(stream: &mut Stream, frames: &mut Frames, input: &mut Option<Sender<Vec<u8>>>) -> std::io::Result<()> {
     let mut buffer = [0; 16 << 10];
     match stream.read(&mut buffer) {

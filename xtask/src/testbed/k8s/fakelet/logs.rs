@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::containers;
-use super::server::{Request, Stream, answer};
+use super::request::{Request, Stream, answer};
 
 const TICK: Duration = Duration::from_millis(20);
 

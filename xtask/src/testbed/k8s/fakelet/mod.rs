@@ -6,6 +6,7 @@ mod containers;
 mod exec;
 mod logs;
 mod pods;
+mod request;
 mod server;
 mod status;
 mod websocket;

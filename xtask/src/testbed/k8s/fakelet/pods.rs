@@ -74,8 +74,12 @@ impl Pods {
                 let items = list.get("items").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
                 let listed: HashSet<Key> = items.iter().filter_map(key).collect();
                 let gone: Vec<Key> = self.lock().keys().filter(|key| !listed.contains(key)).cloned().collect();
-                gone.iter().for_each(|key| self.remove(key));
-                items.iter().for_each(|pod| self.see(pod));
+                for key in &gone {
+                    self.remove(key);
+                }
+                for pod in items {
+                    self.see(pod);
+                }
                 let version = list.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or("0");
                 let watch = format!("{target}&watch=1&timeoutSeconds=300&resourceVersion={version}");
                 self.api.watch(&watch, SILENCE, |line| self.take(line));
@@ -207,7 +211,9 @@ impl Pods {
         let (pods, key) = (Arc::clone(self), key.clone());
         thread::spawn(move || {
             for (signal, limit) in [(Signal::TERM, grace), (Signal::KILL, DIE)] {
-                running.iter().for_each(|pid| containers::signal(*pid, signal));
+                for pid in &running {
+                    containers::signal(*pid, signal);
+                }
                 let end = Instant::now() + limit;
                 while pods.has_process(&key) && Instant::now() < end {
                     thread::sleep(TICK);

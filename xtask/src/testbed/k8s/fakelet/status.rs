@@ -1,4 +1,4 @@
-//! What it reports of a pod.
+//! The status that it reports of a pod.
 
 use serde_json::{Value, json};
 
