@@ -9,7 +9,7 @@ const MEETS: [(&str, &[&str]); 6] = [
     ("runtide-podman", &["podman", "registry"]),
     ("runtide-etcd", &["etcd"]),
     ("runtide-systemd", &["systemd", "systemd2", "systemd-user"]),
-    ("runtide-k8s", &["k8s", "k8s-node", "k8s-fake"]),
+    ("runtide-k8s", &["k8s", "k8s-node", "k8s-fake", "k8s-libs"]),
     ("runtide-examples-tests", &["docker", "systemd"]),
 ];
 

@@ -52,7 +52,12 @@ fn lanes_of(package: &str, target: &str) -> &'static [Lane] {
 }
 
 /// Variables that name the second systemd machine to the tests; without them, the first one serves.
-pub(crate) const SECOND_MACHINE: [&str; 2] = ["RUNTIDE_TEST_SYSTEMD2", "RUNTIDE_TEST_SYSTEMD2_ROOT"];
+const SECOND_MACHINE: [&str; 2] = ["RUNTIDE_TEST_SYSTEMD2", "RUNTIDE_TEST_SYSTEMD2_ROOT"];
+
+/// Variables of the usual daemons that must not be set when a backend's suite runs on another: named, the second machine would be taken for
+/// the one that the store is to use, and the other API server has no fake node.
+pub(crate) const OF_USUAL_ALONE: [&str; 3] =
+    ["RUNTIDE_TEST_SYSTEMD2", "RUNTIDE_TEST_SYSTEMD2_ROOT", "RUNTIDE_TEST_K8S_FAKE"];
 
 /// The programs that cargo built.
 #[derive(Debug, Default)]

@@ -195,8 +195,7 @@ impl Run<'_> {
             command.env("RUNTIDE_REPORT_DIR", self.reports);
             self.stage.apply(&mut command);
             if !again.is_empty() {
-                // Named, it would be taken for the one that the store is to use.
-                for name in programs::SECOND_MACHINE {
+                for name in programs::OF_USUAL_ALONE {
                     command.env_remove(name);
                 }
                 command.envs(again);

@@ -9,7 +9,7 @@ pub(crate) struct Arguments {
     words: Vec<String>,
 }
 
-pub(crate) const KNOWN: [&str; 14] = [
+pub(crate) const KNOWN: [&str; 15] = [
     "docker",
     "podman",
     "registry",
@@ -24,11 +24,12 @@ pub(crate) const KNOWN: [&str; 14] = [
     "systemd257",
     "docker26",
     "podman5",
+    "k8s-libs",
 ];
 
 pub(crate) const BUILT: [&str; 1] = ["k8s"];
 
-pub(crate) const LATER: [&str; 3] = ["systemd257", "docker26", "podman5"];
+pub(crate) const LATER: [&str; 4] = ["systemd257", "docker26", "podman5", "k8s-libs"];
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     let words = arguments.words.join(" ");

@@ -37,7 +37,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use self::docker::Docker;
 use self::etcd::Etcd;
-use self::k8s::{FakeNode, K8s, KubeNode};
+use self::k8s::{Apilib, FakeNode, K8s, KubeNode};
 use self::podman::Podman;
 use self::registry::Registry;
 use self::service::Service;
@@ -66,6 +66,7 @@ pub(crate) enum Daemon {
     Systemd257,
     Docker26,
     Podman5,
+    K8sLibs,
 }
 
 impl Daemon {
@@ -85,6 +86,7 @@ impl Daemon {
             Self::Systemd257 => "systemd257",
             Self::Docker26 => "docker26",
             Self::Podman5 => "podman5",
+            Self::K8sLibs => "k8s-libs",
         }
     }
 
@@ -117,12 +119,13 @@ impl Daemon {
             Self::Systemd257 => Box::new(Machine::newer(&testbed)),
             Self::Docker26 => Box::new(Docker::newer(&testbed)),
             Self::Podman5 => Box::new(Podman::newer(&testbed)),
+            Self::K8sLibs => Box::new(Apilib::below(&testbed)),
         }
     }
 }
 
 /// The same, by name.
-pub(crate) const KNOWN: [&str; 14] = [
+pub(crate) const KNOWN: [&str; 15] = [
     "docker",
     "podman",
     "registry",
@@ -137,10 +140,11 @@ pub(crate) const KNOWN: [&str; 14] = [
     "systemd257",
     "docker26",
     "podman5",
+    "k8s-libs",
 ];
 
 /// The slow ones, which are started only by name and for the support matrix.
-pub(crate) const LATER: [&str; 3] = ["systemd257", "docker26", "podman5"];
+pub(crate) const LATER: [&str; 4] = ["systemd257", "docker26", "podman5", "k8s-libs"];
 
 /// The ones that are built from source, once per machine.
 pub(crate) const BUILT: [&str; 1] = ["k8s"];
@@ -179,7 +183,7 @@ enum Verb {
     },
     /// Start daemons, make their images, and write target/testbed/env
     Up {
-        /// The daemons (default: all but systemd257, docker26 and podman5)
+        /// The daemons (default: all but systemd257, docker26, podman5 and k8s-libs)
         daemons: Vec<Daemon>,
         /// Install the Debian packages first (implied by CI=true)
         #[arg(long)]
@@ -192,7 +196,7 @@ enum Verb {
     },
     /// Print which daemons are up; exit code 1 if one of them is not
     Status {
-        /// The daemons (default: all but systemd257, docker26 and podman5)
+        /// The daemons (default: all but systemd257, docker26, podman5 and k8s-libs)
         daemons: Vec<Daemon>,
     },
     /// For tests: start a daemon of a testbed that is up, if it does not run

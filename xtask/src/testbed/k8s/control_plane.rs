@@ -1,6 +1,5 @@
 //! The control plane on loopback: etcd, the API server, the controller manager and the scheduler.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -9,11 +8,11 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::super::https::{Body, Server};
-use super::super::{http, packages, procfs};
+use super::super::{packages, procfs};
 use super::program::Program;
+use super::storage::Storage;
 use super::{Ports, READER};
 use crate::failure::{Failure, Outcome};
-use crate::process::{self, Interrupt};
 
 pub(super) const ASK: Duration = Duration::from_secs(10);
 const READY: Duration = Duration::from_secs(120);
@@ -23,7 +22,7 @@ const STOP: Duration = Duration::from_secs(5);
 
 pub(super) struct ControlPlane {
     folder: PathBuf,
-    etcd: Program,
+    storage: Storage,
     pub(super) api: Program,
     controllers: Program,
     scheduler: Program,
@@ -36,7 +35,7 @@ impl ControlPlane {
         };
         Self {
             folder: folder.to_owned(),
-            etcd: program("etcd", "--data-dir", "etcd"),
+            storage: Storage::below(folder),
             api: program("kube-apiserver", "--tls-cert-file", "pki/apiserver.crt"),
             controllers: program("kube-controller-manager", "--kubeconfig", "controller-manager.kubeconfig"),
             scheduler: program("kube-scheduler", "--kubeconfig", "scheduler.kubeconfig"),
@@ -44,7 +43,7 @@ impl ControlPlane {
     }
 
     fn all(&self) -> [&Program; 4] {
-        [&self.scheduler, &self.controllers, &self.api, &self.etcd]
+        [&self.scheduler, &self.controllers, &self.api, &self.storage.etcd]
     }
 
     pub(super) fn runs(&self) -> bool {
@@ -53,9 +52,7 @@ impl ControlPlane {
 
     /// Starts those that do not run, and waits until the API server and the controllers work.
     pub(super) fn start(&self, programs: &Path, ports: &Ports) -> Outcome<()> {
-        let etcd = self.etcd.start(&mut Self::etcd(ports))?;
-        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, ports.etcd));
-        etcd.until(READY, || http::ask_at(at, "GET", "/health", ASK).is_ok_and(|answer| answer.is_success()))?;
+        self.storage.start(packages::command("etcd"), ports)?;
         let api = self.api.start(&mut self.api_server(programs, ports))?;
         api.until(READY, || self.answers(ports))?;
         let controllers = self.controllers.start(&mut self.controller_manager(programs, ports))?;
@@ -69,18 +66,6 @@ impl ControlPlane {
         };
         controllers.until(READY, has_token)?;
         scheduler.until(READY, || self.scheduler.pid().is_some())
-    }
-
-    fn etcd(ports: &Ports) -> Command {
-        let address = |port: u16| format!("http://127.0.0.1:{port}");
-        let (client, peer) = (address(ports.etcd), address(ports.etcd_peer));
-        let mut command = packages::command("etcd");
-        command
-            .args(["--name", "k8s", "--logger", "zap", "--log-outputs", "stderr"])
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("k8s={peer}")]);
-        command
     }
 
     fn api_server(&self, programs: &Path, ports: &Ports) -> Command {
@@ -159,31 +144,13 @@ impl ControlPlane {
             (format!("{rbac}/roles"), json!({ "rules": rules })),
             (format!("{rbac}/rolebindings"), json!({ "roleRef": role, "subjects": [subject] })),
         ] {
-            create(&server, &target, object)?;
+            create(&server, &target, READER, object)?;
         }
         Ok(())
     }
 
     pub(super) fn stop_api(&self) -> Outcome<()> {
         if self.api.end(Signal::TERM, STOP) { Ok(()) } else { self.api.kill() }
-    }
-
-    /// Drops etcd's history before this moment.
-    pub(super) fn compact(ports: &Ports) -> Outcome<()> {
-        let ask = |words: &[&str]| {
-            let mut command = packages::command("etcdctl");
-            command.env("ETCDCTL_API", "3").arg(format!("--endpoints=http://127.0.0.1:{}", ports.etcd)).args(words);
-            let said = process::capture(&mut command, ASK, Interrupt::Waits)?;
-            if said.status.success() {
-                return Ok(said.stdout);
-            }
-            Err(Failure::failed(format_args!("etcdctl {}: {}", words.join(" "), said.complaint())))
-        };
-        let status = ask(&["endpoint", "status", "--write-out=json"])?;
-        let status: serde_json::Value = serde_json::from_str(&status).unwrap_or_default();
-        let revision = status.pointer("/0/Status/header/revision").and_then(serde_json::Value::as_u64);
-        let revision = revision.ok_or_else(|| Failure::failed("etcdctl does not say the revision"))?;
-        ask(&["compact", "--physical", &revision.to_string()]).map(drop)
     }
 
     /// Ends all of it at once.
@@ -196,10 +163,10 @@ impl ControlPlane {
     }
 }
 
-/// Creates an object of the reader's; there already is success.
-fn create(server: &Server, target: &str, mut object: serde_json::Value) -> Outcome<()> {
+/// Creates an object; there already is success.
+pub(super) fn create(server: &Server, target: &str, name: &str, mut object: serde_json::Value) -> Outcome<()> {
     if let Some(object) = object.as_object_mut() {
-        object.insert("metadata".to_owned(), json!({ "name": READER }));
+        object.insert("metadata".to_owned(), json!({ "name": name }));
     }
     let text = object.to_string();
     let body = Body { kind: "application/json", bytes: text.as_bytes() };

@@ -1,11 +1,13 @@
 //! Kubernetes: the real control plane of 1.20.2, a node with a real kubelet, and one that runs no containers.
 
+mod apilib;
 mod build;
 mod control_plane;
 mod fakelet;
 mod node;
 mod pki;
 mod program;
+mod storage;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,11 +18,13 @@ use rustix::process::Signal;
 use self::control_plane::ControlPlane;
 use self::fakelet::Fake;
 use self::node::Node;
+use self::storage::Storage;
 use super::https::Body;
 use super::service::Service;
 use super::{folder, packages, ports};
 use crate::failure::{Doing, Failure, Outcome};
 
+pub(super) use self::apilib::Apilib;
 pub(super) use self::fakelet::{Arguments as FakeletArguments, run as run_fakelet};
 
 /// The second user may read this namespace.
@@ -131,7 +135,7 @@ impl Service for K8s {
     }
 
     fn compact(&self) -> Outcome<()> {
-        ControlPlane::compact(&self.must_be_up()?)
+        Storage::compact(&self.must_be_up()?)
     }
 
     fn down(&self) -> Outcome<bool> {
@@ -249,7 +253,7 @@ impl Service for FakeNode {
     fn start(&self) -> Outcome<()> {
         let ports = self.cluster.must_be_up()?;
         let api = self.cluster.plane().admin(&ports)?;
-        self.cluster.fake().start(|| node::is_ready(&api, fakelet::NODE))
+        self.cluster.fake().start(&ports, || node::is_ready(&api, fakelet::NODE))
     }
 
     fn stop(&self) -> Outcome<()> {

@@ -23,7 +23,7 @@ use rustix::process::Signal;
 
 use self::api::Api;
 use self::pods::Pods;
-use super::super::https::Server;
+use super::super::https::{Body, Server};
 use super::super::places::in_run;
 use super::super::{cgroup, ports, procfs};
 use super::Ports;
@@ -34,6 +34,7 @@ use crate::process::TICK;
 /// Its name. Pods come to it by `nodeName` alone: the scheduler keeps off.
 pub(super) const NODE: &str = "fake";
 
+const ASK: Duration = Duration::from_secs(10);
 const READY: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(10);
 const DIE: Duration = Duration::from_secs(10);
@@ -43,25 +44,32 @@ pub(super) struct Fake {
     program: Program,
     /// The control group of the process and of all that it starts.
     group: String,
+    pki: PathBuf,
 }
 
 impl Fake {
     pub(super) fn below(folder: &Path) -> Self {
         let program = Program::new(folder, "fakelet", format!("--cluster={}", folder.display()));
-        Self { program, group: group(folder) }
+        Self { program, group: group(folder), pki: folder.join("pki") }
     }
 
     pub(super) fn runs(&self) -> bool {
         self.program.pid().is_some()
     }
 
-    pub(super) fn start(&self, ready: impl Fn() -> bool) -> Outcome<()> {
+    pub(super) fn start(&self, ports: &Ports, ready: impl Fn() -> bool) -> Outcome<()> {
         if !self.runs() {
             self.end()?;
         }
         let this = env::current_exe().doing("cannot find this program")?;
         let started = self.program.start(Command::new(this).args(["testbed", "fakelet"]))?;
-        started.until(READY, ready)
+        started.until(READY, || self.answers(ports) && ready())
+    }
+
+    fn answers(&self, ports: &Ports) -> bool {
+        let server = Server::at(ports.fakelet, &self.pki, "kubelet-client");
+        let answer = server.and_then(|server| server.ask("GET", "/healthz", &Body::NONE, ASK));
+        answer.is_ok_and(|answer| answer.is_success())
     }
 
     /// SIGTERM: it ends its processes.

@@ -132,6 +132,9 @@ impl Pods {
             let log = self.logs.join(format!("{}_{name}.log", key.uid));
             // Started by an earlier fakelet, which is dead, and so is the process.
             let earlier = earlier_restarts(pod, &name);
+            if earlier.is_some() {
+                containers::turn(&log);
+            }
             let container = Container {
                 name,
                 image: of("image"),
