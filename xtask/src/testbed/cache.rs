@@ -79,6 +79,7 @@ impl Recipe {
                 Err(TryLockError::Error(error)) => {
                     return Err(Failure::failed(format_args!("cannot lock {}: {error}", path.display())));
                 }
+                Err(TryLockError::WouldBlock) if process::interrupted() => return Err(Failure::interrupted()),
                 Err(TryLockError::WouldBlock) if Instant::now() >= end => {
                     let minutes = BUILD.as_secs() / 60;
                     return Err(Failure::failed(format_args!("{} is not built after {minutes} min", self.name)));
