@@ -8,9 +8,9 @@
 //! told from the caller's, and removed with the helper.
 //!
 //! Both have a label `runtide.operation` of their own, by which they are found and removed, also if the answer to a request never
-//! came. The container has `runtide.owner` as well, with the volume's own owner or else `runtide`: a helper whose process was killed
-//! is an orphan of that owner. An image that such a process leaves, killed between the two requests, is one of those that `docker
-//! image prune` removes; it takes a kilobyte.
+//! came. They have `runtide.owner` as well, with the volume's own owner or else `runtide`: what a process that was killed leaves is
+//! an orphan of that owner. The image has no owner that a line of a Dockerfile would need quotes for; it takes a kilobyte, and
+//! `docker image prune` removes it.
 
 use runtide_core::{ErrorKind, Result, backend::CreateGuard};
 use runtide_engine::{Request, create::Creation, late::LATEST_ANSWER, segment, volume::Volume};
@@ -93,7 +93,8 @@ async fn make(on: On<'_>, operation: &str, labels: &serde_json::Value) -> Result
         id: String,
     }
     let On { client, operation: call, name } = on;
-    let image = image(client, call, operation).await?;
+    let owner = labels.get(OWNER).and_then(serde_json::Value::as_str).filter(|owner| is_plain(owner));
+    let image = image(client, call, operation, owner).await?;
     let body = json!({
         "Image": image,
         // Never run; the daemon refuses a container without one.
@@ -122,8 +123,14 @@ async fn make(on: On<'_>, operation: &str, labels: &serde_json::Value) -> Result
     Ok(id)
 }
 
+/// True for a word that a Dockerfile takes as it is.
+fn is_plain(word: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':' | b'/' | b'@');
+    !word.is_empty() && word.bytes().all(is_plain)
+}
+
 /// Makes the empty image, and returns its id.
-async fn image(client: &Client, call: &'static str, operation: &str) -> Result<String> {
+async fn image(client: &Client, call: &'static str, operation: &str, owner: Option<&str>) -> Result<String> {
     /// One item of the progress. The last one has the id.
     #[derive(Default, Deserialize)]
     #[serde(default)]
@@ -131,8 +138,9 @@ async fn image(client: &Client, call: &'static str, operation: &str) -> Result<S
         status: Option<String>,
         error: Option<String>,
     }
-    // A line of a Dockerfile, in which no word of the volume's may stand.
-    let label = format!("LABEL {OPERATION}={operation}");
+    // A line of a Dockerfile, in which only a plain word of the volume's may stand.
+    let owner = owner.map(|owner| format!(" {OWNER}={owner}")).unwrap_or_default();
+    let label = format!("LABEL {OPERATION}={operation}{owner}");
     let empty = futures_util::stream::iter([Ok(bytes::Bytes::from_static(&EMPTY))]);
     let request = Request::post("/images/create?fromSrc=-").with_query("changes", label);
     let request = request.with_body(empty, "application/x-tar");
@@ -146,4 +154,17 @@ async fn image(client: &Client, call: &'static str, operation: &str) -> Result<S
         id = progress.status.filter(|status| status.starts_with("sha256:")).or(id);
     }
     id.ok_or_else(|| client.site(call).error(ErrorKind::Protocol, "the daemon does not report the image that it made"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_a_dockerfile_gets_plain_words_alone() {
+        assert!(is_plain("shop-1.eu/a@b:c_d"));
+        for hostile in ["", "a b", "a\nRUN x", "a\"", "a'", "$HOME", "a\\", "a=b", "é", "#"] {
+            assert!(!is_plain(hostile), "{hostile}");
+        }
+    }
 }

@@ -76,6 +76,9 @@ async fn a_helper_is_found_by_its_labels_and_mounts_nothing_else() {
     let body: serde_json::Value = serde_json::from_str(body).unwrap();
     assert_eq!(body["Labels"]["runtide.owner"], "shop", "the volume's own owner finds what its process leaves");
     assert!(body["Labels"]["runtide.operation"].as_str().unwrap().starts_with("volume-transfer-"));
+    let seen = fake.seen();
+    let image = seen.iter().find(|request| request.starts_with("POST /images/create")).unwrap();
+    assert!(image.contains("runtide.owner") && image.contains("shop"), "the image as well: {image}");
     assert_eq!(body["HostConfig"]["Mounts"].as_array().unwrap().len(), 1);
     let volume = &body["HostConfig"]["Mounts"][0]["VolumeOptions"];
     assert_eq!(volume["NoCopy"], true);
