@@ -122,7 +122,9 @@ fn usage(command: &clap::Command, error: &clap::Error) -> String {
         return format!("missing: {missing}");
     }
     let rendered = error.render().to_string();
-    let mut lines = rendered.lines().map(str::trim).filter(|line| !line.is_empty());
+    // clap's own advice on --help is left out: the caller's line has it.
+    let is_said = |line: &&str| !line.is_empty() && !line.starts_with("For more information");
+    let mut lines = rendered.lines().map(str::trim).filter(is_said);
     let first = lines.next().unwrap_or_default();
     let mut short = first.strip_prefix("error: ").unwrap_or(first).to_owned();
     for line in lines.take_while(|line| !line.starts_with("Usage:")) {
@@ -166,6 +168,9 @@ mod tests {
             #[arg(long)]
             quiet: bool,
         },
+        Count {
+            times: u32,
+        },
         List,
     }
 
@@ -179,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_usage_error_is_one_line_with_its_names_and_its_tip() {
-        assert_eq!(line(&[]), "a command is missing: expected one of copy, list");
+        assert_eq!(line(&[]), "a command is missing: expected one of copy, count, list");
         assert_eq!(line(&["copy"]), "missing: --to <TO>, <FROM>");
         assert_eq!(line(&["copy", "a"]), "missing: --to <TO>");
         assert_eq!(line(&["copi"]), "unrecognized subcommand 'copi'; a similar subcommand exists: 'copy'");
@@ -187,6 +192,8 @@ mod tests {
         assert_eq!(unknown, "unexpected argument '--too' found; a similar argument exists: '--to'");
         let conflict = line(&["copy", "a", "--to", "b", "--json", "--quiet"]);
         assert!(conflict.contains("--json") && conflict.contains("--quiet"), "{conflict}");
+        let wrong = line(&["count", "x"]);
+        assert_eq!(wrong, "invalid value 'x' for '<TIMES>': invalid digit found in string");
         for words in [&["copy", "a", "--to"][..], &["list", "x"], &["copy", "a", "--to", "b", "--json=1"]] {
             let line = line(words);
             assert!(!line.contains('\n') && !line.contains("Usage") && !line.contains("description"), "{line}");
