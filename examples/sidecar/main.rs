@@ -80,7 +80,7 @@ fn main() -> ExitCode {
         };
         let undoing = tokio::select! {
             opened = Undoing::open(&folder, Arc::clone(&backend)) => opened?,
-            // What is left is in the log.
+            // The log has all that is left.
             Some(()) = interrupts.recv() => return Err(Stop::Exit(INTERRUPTED)),
         };
         if args.undo {

@@ -13,7 +13,7 @@ const PAGE: &str = "Hello from the sidecar";
 /// Time that the sidecar has to end by itself: a web server without state needs none.
 const STOP: Duration = Duration::from_secs(1);
 
-/// What the sidecar offers in its network.
+/// Service that the sidecar offers in its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Service {
     /// A page, by busybox's web server.
