@@ -8,7 +8,10 @@ use std::{
 
 use clap::Parser;
 use runtide_core::{RuntimeBackendExt, manager::ExecOptions};
-use runtide_examples::{Stop, Target, Terminal, choose, find, follow, run, variable};
+use runtide_examples::{Stop, Target, Terminal, choose, find, follow, run_undone, variable};
+
+/// Exit code after Ctrl-C, as a shell has it: the command goes on, and how it ends is not known.
+const INTERRUPTED: u8 = 130;
 
 /// Run a command inside an instance that runs, and end with its exit code.
 ///
@@ -27,8 +30,8 @@ struct Args {
     /// Leave the command running, without its output
     #[arg(short, long, conflicts_with_all = ["stdin", "tty"])]
     detach: bool,
-    /// A variable for the command's environment; several: all of them
-    #[arg(short, long, value_name = "KEY=VALUE", value_parser = variable)]
+    /// A variable for the command's environment, KEY alone for the value that it has here; several: all of them
+    #[arg(short, long, value_name = "KEY[=VALUE]", value_parser = variable)]
     env: Vec<(String, String)>,
     /// The user to run it as, and optionally the group, as USER:GROUP
     #[arg(short, long, value_name = "USER")]
@@ -44,22 +47,29 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    run(async |args: Args| {
-        let options = args.options()?;
-        let backend = choose(&args.target).await?;
-        let instance = find(&*backend, &args.name).await??;
-        let exec = backend.exec().ok_or_else(|| backend.unsupported("exec_run"))?;
-        if args.detach {
-            exec.exec_detached(&instance.id, options).await?;
-            return Ok(());
+    run_undone(async |args: Args, mut interrupts| {
+        tokio::select! {
+            end = args.exec() => end,
+            Some(()) = interrupts.recv() => Err(Stop::Exit(INTERRUPTED)),
         }
-        let session = exec.exec(&instance.id, options).await?;
-        let terminal = if args.tty && args.stdin { Some(Terminal::raw()?) } else { None };
-        follow(session, terminal).await
     })
 }
 
 impl Args {
+    async fn exec(&self) -> Result<(), Stop> {
+        let options = self.options()?;
+        let backend = choose(&self.target).await?;
+        let instance = find(&*backend, &self.name).await??;
+        let exec = backend.exec().ok_or_else(|| backend.unsupported("exec_run"))?;
+        if self.detach {
+            exec.exec_detached(&instance.id, options).await?;
+            return Ok(());
+        }
+        let session = exec.exec(&instance.id, options).await?;
+        let terminal = if self.tty && self.stdin { Some(Terminal::raw()?) } else { None };
+        follow(session, terminal).await
+    }
+
     fn options(&self) -> Result<ExecOptions, Stop> {
         let mut options = ExecOptions::default()
             .with_argv(self.command.clone())

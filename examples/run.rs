@@ -4,13 +4,14 @@ use std::{
     io::{self, IsTerminal},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroU16,
+    ops::RangeInclusive,
     path::Path,
     process::ExitCode,
 };
 
 use clap::Parser;
 use runtide_core::{
-    ImageRef, InstanceId, Port, Protocol, RuntimeBackend, RuntimeBackendExt, RuntimeKind,
+    Error, ImageRef, InstanceId, Port, Protocol, RuntimeBackend, RuntimeBackendExt, RuntimeKind,
     manager::{
         AttachOptions, ImageProgress, InstanceSpec, LifecycleManager, Mount, MountSource, PullOptions, RemoveOptions,
         StopOptions,
@@ -36,14 +37,15 @@ struct Args {
     /// The instance's name; the runtime picks one
     #[arg(long)]
     name: Option<String>,
-    /// A variable for its environment; several: all of them
-    #[arg(short, long, value_name = "KEY=VALUE", value_parser = variable)]
+    /// A variable for its environment, KEY alone for the value that it has here; several: all of them
+    #[arg(short, long, value_name = "KEY[=VALUE]", value_parser = variable)]
     env: Vec<(String, String)>,
-    /// A port to publish, as 8080:80, 127.0.0.1:8080:80/udp, or 80 for a port that the runtime picks; several: all of them
+    /// A port to publish, as 8080:80, 127.0.0.1:8080:80/udp, 8000-8005:8000-8005, or 80 for a port that the runtime picks;
+    /// several: all of them
     #[arg(short, long, value_name = "[[IP:]PORT:]PORT[/PROTOCOL]", value_parser = published)]
-    publish: Vec<Port>,
+    publish: Vec<Published>,
     /// A folder or a volume to mount, as /srv/www:/www:ro or pages:/www; several: all of them
-    #[arg(long, value_name = "SOURCE:PATH[:ro]", value_parser = mount)]
+    #[arg(long, value_name = "SOURCE:PATH[:ro|:rw]", value_parser = mount)]
     volume: Vec<Mount>,
     /// The user to run it as, and optionally the group, as USER:GROUP
     #[arg(short, long, value_name = "USER")]
@@ -57,6 +59,12 @@ struct Args {
     /// Run it with a terminal, of the size of this one
     #[arg(short, long)]
     tty: bool,
+    /// A program in place of the image's entry point
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+    /// It is removed at the end, with this option and without
+    #[arg(long)]
+    rm: bool,
     /// The image; it is pulled where the runtime does not have it
     image: String,
     /// The main process's arguments, as they are: no shell reads them
@@ -85,7 +93,7 @@ fn main() -> ExitCode {
         let shown = async {
             let mut attach = AttachOptions::default();
             attach.stdin = args.stdin;
-            let session = exec.start_attached(&id, attach).await?;
+            let session = exec.start_attached(&id, attach).await.map_err(not_started)?;
             let terminal = if args.tty && args.stdin { Some(Terminal::raw()?) } else { None };
             if let Some(size) = size {
                 // It may have ended already, which its output shows.
@@ -110,9 +118,10 @@ impl Args {
             .with_command(self.command.clone())
             .with_env(self.env.clone())
             .with_label(OWNER.0, OWNER.1)
-            .with_ports(self.publish.clone())
+            .with_ports(self.publish.iter().flat_map(|published| published.0.clone()).collect::<Vec<_>>())
             .with_mounts(self.volume.clone());
         spec.name.clone_from(&self.name);
+        spec.entrypoint = self.entrypoint.clone().map(|program| vec![program]);
         spec.user.clone_from(&self.user);
         spec.working_dir.clone_from(&self.workdir);
         // Docker alone keeps the input open behind the session that fed it, unless it is told not to.
@@ -142,6 +151,18 @@ async fn fetch(backend: &dyn RuntimeBackend, image: &ImageRef) -> Result<(), Sto
     Ok(())
 }
 
+/// A program that cannot be run has the codes of a shell. The engines say so in words only, and their own tools read those.
+fn not_started(error: Error) -> Stop {
+    let line = format!("{error:#}");
+    let code = match () {
+        () if line.contains("executable file not found") || line.contains("no such file or directory") => 127,
+        () if line.contains("permission denied") || line.contains("is a directory") => 126,
+        () => return error.into(),
+    };
+    note(&line);
+    Stop::Exit(code)
+}
+
 /// Stops the instance at the first Ctrl-C, and returns at the second.
 async fn stop_on(interrupts: &mut Receiver<()>, lifecycle: &dyn LifecycleManager, id: &InstanceId) {
     let _ = interrupts.recv().await;
@@ -158,7 +179,11 @@ async fn stop_on(interrupts: &mut Receiver<()>, lifecycle: &dyn LifecycleManager
     }
 }
 
-fn published(text: &str) -> Result<Port, String> {
+/// One option `-p`: a range is several ports.
+#[derive(Clone, Debug)]
+struct Published(Vec<Port>);
+
+fn published(text: &str) -> Result<Published, String> {
     let (addresses, protocol) = text.rsplit_once('/').unwrap_or((text, "tcp"));
     let protocol = match protocol {
         "tcp" => Protocol::Tcp,
@@ -167,23 +192,45 @@ fn published(text: &str) -> Result<Port, String> {
         _ => return Err("expected tcp, udp or sctp behind the slash".to_owned()),
     };
     let (host, number) = addresses.rsplit_once(':').unwrap_or(("0", addresses));
-    let number: NonZeroU16 = number.parse().map_err(|_| "expected a port, as 80 or 8080:80".to_owned())?;
-    let anywhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    let host = match host.parse::<u16>() {
-        Ok(port) => Ok(SocketAddr::new(anywhere, port)),
-        Err(_) => host.parse().map_err(|_| "expected a port, or IP:PORT, before the last colon".to_owned()),
+    let numbers = range(number).ok_or("expected a port, as 80 or 8080:80, or a range, as 80-85")?;
+    let wrong = "expected a port, or IP:PORT, before the last colon";
+    let (ip, host) = match host.rsplit_once(':') {
+        Some((ip, host)) => (ip.trim_start_matches('[').trim_end_matches(']').parse().map_err(|_| wrong)?, host),
+        None => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), host),
     };
-    Ok(Port::new(number, protocol).published_at(host?))
+    if let Ok(0) = host.parse::<u16>() {
+        let at = SocketAddr::new(ip, 0);
+        return Ok(Published(Port::range(numbers, protocol).into_iter().map(|port| port.published_at(at)).collect()));
+    }
+    let hosts = range(host).ok_or(wrong)?;
+    if hosts.end().get() - hosts.start().get() != numbers.end().get() - numbers.start().get() {
+        return Err("expected as many ports before the colon as behind it".to_owned());
+    }
+    let at = SocketAddr::new(ip, hosts.start().get());
+    Port::range_published_at(numbers, protocol, at).map(Published).ok_or_else(|| wrong.to_owned())
+}
+
+/// A port, or a range as 80-85; `None` also for one that ends before it begins.
+fn range(text: &str) -> Option<RangeInclusive<NonZeroU16>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last): (NonZeroU16, NonZeroU16) = (first.parse().ok()?, last.parse().ok()?);
+    (first <= last).then_some(first..=last)
 }
 
 fn mount(text: &str) -> Result<Mount, String> {
-    let (mount, read_only) = text.strip_suffix(":ro").map_or((text, false), |mount| (mount, true));
+    let (mount, read_only) = match text.strip_suffix(":ro") {
+        Some(mount) => (mount, true),
+        None => (text.strip_suffix(":rw").unwrap_or(text), false),
+    };
     let (source, target) = mount.rsplit_once(':').ok_or("expected SOURCE:PATH")?;
     if source.is_empty() || !Path::new(target).is_absolute() {
         return Err("expected SOURCE:PATH, with an absolute path".to_owned());
     }
     let source = match Path::new(source) {
         path if path.is_absolute() => MountSource::Bind(path.to_owned()),
+        _ if source.contains('/') => {
+            return Err("expected an absolute path, or the name of a volume, as the source".to_owned());
+        }
         _ => MountSource::Volume(source.into()),
     };
     let mount = Mount::new(source, target);

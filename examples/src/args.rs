@@ -109,13 +109,17 @@ fn label(text: &str) -> Result<LabelMatch, String> {
     }
 }
 
-/// Parses a variable of an environment.
+/// Parses a variable of an environment; one without a value has that of this process.
 ///
 /// # Errors
 /// The expected form.
 pub fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        None if !text.is_empty() => match std::env::var(text) {
+            Ok(value) => Ok((text.to_owned(), value)),
+            Err(_) => Err(format!("{text} is not set here: expected KEY=VALUE")),
+        },
         _ => Err("expected KEY=VALUE".to_owned()),
     }
 }
@@ -150,6 +154,17 @@ mod tests {
             error.ends_with("expected one of auto, memory, docker, podman, systemd"),
             "what this build has: {error}"
         );
+    }
+
+    #[test]
+    fn a_variable_without_a_value_has_the_one_of_this_process() {
+        assert_eq!(variable("A=b=c"), Ok(("A".to_owned(), "b=c".to_owned())));
+        assert_eq!(variable("A="), Ok(("A".to_owned(), String::new())));
+        let path = std::env::var("PATH").unwrap();
+        assert_eq!(variable("PATH"), Ok(("PATH".to_owned(), path)));
+        for wrong in ["", "=b", "RUNTIDE_NO_SUCH_VARIABLE"] {
+            assert!(variable(wrong).unwrap_err().ends_with("expected KEY=VALUE"), "{wrong}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Deadline of a runtime's answer.
-const DEADLINE: Duration = Duration::from_secs(3);
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The variables that name an engine's address.
 const DOCKER_HOST: &str = "DOCKER_HOST";

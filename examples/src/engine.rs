@@ -6,8 +6,8 @@ use runtide_core::{ErrorKind, Failure, RuntimeKind};
 
 use crate::note;
 
-/// Deadline of an engine's answer.
-const DEADLINE: Duration = Duration::from_secs(3);
+/// Deadline of an engine's answer: one on a busy machine takes seconds.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The engine that answered, with its configuration.
 #[derive(Debug)]

@@ -6,8 +6,11 @@ use runtide_core::{Completeness, Instance, ListOptions, RuntimeBackend};
 
 use crate::Stop;
 
-/// The instance of this id, or else of this name; the inner error says why none is listed. A stopped instance has output
-/// too.
+/// Characters of an id that are taken for the whole: fewer are a mistyped name.
+const SHORTEST: usize = 4;
+
+/// The instance of this id, of this name, or whose id begins so, in this order; the inner error says why none is listed. A
+/// stopped instance has output too.
 ///
 /// # Errors
 /// `Refused` for a runtime that lists nothing.
@@ -16,7 +19,10 @@ pub async fn find(backend: &dyn RuntimeBackend, name: &str) -> Result<Result<Arc
     if let Some(one) = listing.instances.iter().find(|one| one.id.as_str() == name) {
         return Ok(Ok(Arc::clone(one)));
     }
-    let named: Vec<_> = listing.instances.iter().filter(|one| one.name == name).collect();
+    let mut named: Vec<_> = listing.instances.iter().filter(|one| one.name == name).collect();
+    if named.is_empty() && name.len() >= SHORTEST {
+        named = listing.instances.iter().filter(|one| one.id.as_str().starts_with(name)).collect();
+    }
     match named[..] {
         [one] => Ok(Ok(Arc::clone(one))),
         [] => Ok(Err(match listing.completeness {
@@ -29,7 +35,10 @@ pub async fn find(backend: &dyn RuntimeBackend, name: &str) -> Result<Result<Arc
         })),
         _ => {
             let ids: Vec<_> = named.iter().map(|one| one.id.as_str()).collect();
-            Err(Stop::refused(format_args!("{name} is the name of several; give an id: {}", ids.join(", "))))
+            Err(Stop::refused(format_args!(
+                "{name} is the name, or the begin of the id, of several; give an id: {}",
+                ids.join(", ")
+            )))
         }
     }
 }

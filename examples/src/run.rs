@@ -7,7 +7,7 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::{Stop, note, show::clean};
 
@@ -36,7 +36,7 @@ pub fn parse<A: Parser>(words: impl IntoIterator<Item = OsString>) -> Result<A, 
     Err(Err(usage(&command, &error)))
 }
 
-/// Parses the options and runs the work until it ends, or until Ctrl-C, which is a regular end.
+/// Parses the options and runs the work until it ends, or until Ctrl-C or SIGTERM, which are regular ends.
 pub fn run<A: Parser>(work: impl AsyncFnOnce(A) -> Result<(), Stop>) -> ExitCode {
     // Ctrl-C drops the work, and with it the stream, its driver and its connections.
     run_undone(async |args, mut interrupts| {
@@ -47,7 +47,8 @@ pub fn run<A: Parser>(work: impl AsyncFnOnce(A) -> Result<(), Stop>) -> ExitCode
     })
 }
 
-/// Parses the options and runs the work until it ends. It gets each Ctrl-C, and has the time to undo what it did.
+/// Parses the options and runs the work until it ends. It gets each Ctrl-C and each SIGTERM, and has the time to undo what it
+/// did.
 pub fn run_undone<A: Parser>(work: impl AsyncFnOnce(A, Receiver<()>) -> Result<(), Stop>) -> ExitCode {
     let args = match parse(std::env::args_os()) {
         Ok(args) => args,
@@ -62,12 +63,39 @@ pub fn run_undone<A: Parser>(work: impl AsyncFnOnce(A, Receiver<()>) -> Result<(
         Err(error) => return refuse(&format!("no runtime for async tasks: {error}")),
     };
     let (tell, interrupts) = channel(8);
-    runtime.spawn(async move { while tokio::signal::ctrl_c().await.is_ok() && tell.send(()).await.is_ok() {} });
+    runtime.spawn(tell_each(tell));
     match runtime.block_on(work(args, interrupts)) {
         Ok(()) | Err(Stop::Unread) => ExitCode::SUCCESS,
         Err(Stop::Exit(code)) => ExitCode::from(code),
         Err(Stop::Refused(line)) => refuse(&line),
     }
+}
+
+/// Tells each Ctrl-C, and each SIGTERM, with which a service manager or a shell's `kill` asks for the end.
+#[cfg(unix)]
+async fn tell_each(tell: Sender<()>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    // Without a handler, a signal ends the program at once.
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return;
+    };
+    loop {
+        tokio::select! {
+            Some(()) = interrupt.recv() => {}
+            Some(()) = terminate.recv() => {}
+            else => return,
+        }
+        if tell.send(()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells each Ctrl-C.
+#[cfg(not(unix))]
+async fn tell_each(tell: Sender<()>) {
+    while tokio::signal::ctrl_c().await.is_ok() && tell.send(()).await.is_ok() {}
 }
 
 fn refuse(line: &str) -> ExitCode {
@@ -94,7 +122,9 @@ fn usage(command: &clap::Command, error: &clap::Error) -> String {
         return format!("missing: {missing}");
     }
     let rendered = error.render().to_string();
-    let mut lines = rendered.lines().map(str::trim).filter(|line| !line.is_empty());
+    // clap's own advice on --help is left out: the caller's line has it.
+    let is_said = |line: &&str| !line.is_empty() && !line.starts_with("For more information");
+    let mut lines = rendered.lines().map(str::trim).filter(is_said);
     let first = lines.next().unwrap_or_default();
     let mut short = first.strip_prefix("error: ").unwrap_or(first).to_owned();
     for line in lines.take_while(|line| !line.starts_with("Usage:")) {
@@ -138,6 +168,9 @@ mod tests {
             #[arg(long)]
             quiet: bool,
         },
+        Count {
+            times: u32,
+        },
         List,
     }
 
@@ -151,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_usage_error_is_one_line_with_its_names_and_its_tip() {
-        assert_eq!(line(&[]), "a command is missing: expected one of copy, list");
+        assert_eq!(line(&[]), "a command is missing: expected one of copy, count, list");
         assert_eq!(line(&["copy"]), "missing: --to <TO>, <FROM>");
         assert_eq!(line(&["copy", "a"]), "missing: --to <TO>");
         assert_eq!(line(&["copi"]), "unrecognized subcommand 'copi'; a similar subcommand exists: 'copy'");
@@ -159,6 +192,8 @@ mod tests {
         assert_eq!(unknown, "unexpected argument '--too' found; a similar argument exists: '--to'");
         let conflict = line(&["copy", "a", "--to", "b", "--json", "--quiet"]);
         assert!(conflict.contains("--json") && conflict.contains("--quiet"), "{conflict}");
+        let wrong = line(&["count", "x"]);
+        assert_eq!(wrong, "invalid value 'x' for '<TIMES>': invalid digit found in string");
         for words in [&["copy", "a", "--to"][..], &["list", "x"], &["copy", "a", "--to", "b", "--json=1"]] {
             let line = line(words);
             assert!(!line.contains('\n') && !line.contains("Usage") && !line.contains("description"), "{line}");

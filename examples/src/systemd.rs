@@ -8,7 +8,7 @@ use runtide_systemd::{Config, SystemdBackend};
 use crate::{Stop, args::Systemd, stop::describe};
 
 /// Deadline of the connection.
-const DEADLINE: Duration = Duration::from_secs(3);
+const DEADLINE: Duration = Duration::from_secs(10);
 
 impl Systemd {
     /// The first of these options that was given.

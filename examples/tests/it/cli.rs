@@ -11,8 +11,8 @@ use std::{
 use runtide_conformance::report;
 use runtide_core::{Instance, RuntimeEvent, RuntimeEventKind};
 
-const EXAMPLES: [&str; 10] =
-    ["changes", "watch", "ps", "logs", "exec", "run", "journal", "store", "custom_backend", "wal"];
+const EXAMPLES: [&str; 11] =
+    ["changes", "watch", "ps", "logs", "exec", "run", "sidecar", "journal", "store", "custom_backend", "wal"];
 
 /// A socket without a listener.
 const NOWHERE: &str = "unix:///nonexistent/docker.sock";

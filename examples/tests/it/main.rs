@@ -18,6 +18,8 @@ mod foreground;
 mod killed;
 #[cfg(unix)]
 mod podman;
+#[cfg(unix)]
+mod sidecar;
 mod store;
 mod usage;
 mod wal;

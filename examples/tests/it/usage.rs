@@ -12,12 +12,14 @@ use runtide_core::wal::{RecordKind, Wal, WalOptions};
 use crate::cli::{example, refused, run, text};
 
 /// Every program and command, as words before `--help`.
-const COMMANDS: [&[&str]; 22] = [
+const COMMANDS: [&[&str]; 24] = [
     &["changes"],
     &["watch"],
     &["ps"],
     &["logs"],
     &["exec"],
+    &["run"],
+    &["sidecar"],
     &["journal"],
     &["custom_backend"],
     &["wal"],

@@ -37,6 +37,8 @@ struct Tally {
     latest: Duration,
     wrong: Vec<String>,
     is_calm: bool,
+    /// Times that connections were cut while both ends lived.
+    cuts: u64,
 }
 
 /// A call of the backend.
@@ -98,6 +100,15 @@ impl Calls {
     pub(super) fn beside(&self, step: impl fmt::Display, outcome: impl fmt::Display) {
         self.note(format_args!("beside: {step}: {outcome}"));
         self.tally().beside += 1;
+    }
+
+    /// Notes that all connections are about to be cut.
+    pub(super) fn cut(&self) {
+        self.tally().cuts += 1;
+    }
+
+    pub(super) fn cuts(&self) -> u64 {
+        self.tally().cuts
     }
 
     /// Counts a fault that was caused.

@@ -14,7 +14,7 @@ use crate::{Done, Harness, Obstacle};
 pub(super) struct Objects(BTreeSet<(&'static str, String)>);
 
 impl Objects {
-    /// Instances are inspected from outside; networks and volumes are listed by the backend, since a harness lists none.
+    /// Instances are inspected from outside; networks, volumes and images are listed by the backend, since a harness lists none.
     pub(super) async fn now(h: &dyn Harness, backend: &dyn RuntimeBackend) -> Done<Self> {
         let mut all = BTreeSet::new();
         all.extend(h.truth().await?.into_iter().map(|instance| ("instance", instance.name)));
@@ -25,6 +25,11 @@ impl Objects {
         if let Some(volumes) = backend.volumes() {
             let volumes = volumes.list().await.map_err(Obstacle::failed)?;
             all.extend(volumes.into_iter().map(|volume| ("volume", volume.id.to_string())));
+        }
+        // An image that a call needs for a while has no name.
+        if let Some(images) = backend.images() {
+            let images = images.list().await.map_err(Obstacle::failed)?;
+            all.extend(images.into_iter().map(|image| ("image", image.id.to_string())));
         }
         Ok(Self(all))
     }

@@ -471,6 +471,9 @@ async fn disturb(scene: &Scene, faults: &mut Faults, until: Instant) {
         } else {
             None
         };
+        if matches!(fault, Fault::Sever | Fault::Refuse) {
+            calls.cut();
+        }
         match scene.harness.fault(fault).await {
             Supported::Yes => calls.fault(fault),
             Supported::No(reason) => calls.note(format_args!("fault: {fault:?} is not caused: {reason}")),

@@ -18,7 +18,3 @@ pub(super) const NETWORKS: Objects =
 /// Volumes.
 pub(super) const VOLUMES: Objects =
     Objects { list: "/volumes", key: "Name", labels: "Labels", path: "/volumes/", options: "" };
-
-/// Images, with those between.
-pub(super) const IMAGES: Objects =
-    Objects { list: "/images/json?all=1", key: "Id", labels: "Labels", path: "/images/", options: "?force=1" };

@@ -200,6 +200,8 @@ impl<R: Records> ExecControl for Process<R> {
         let mut output_ended = self.output_ended.subscribe();
         let mut hints = None;
         let mut absent_since = None;
+        // A daemon that was started again may not follow the process any more, and then reports no end of it.
+        let mut may_be_unfollowed = false;
         let mut pause = PAUSE.0;
         loop {
             match self.observe().await {
@@ -210,7 +212,7 @@ impl<R: Records> ExecControl for Process<R> {
                     if absent_since.get_or_insert_with(Instant::now).elapsed() >= ABSENCE {
                         return Err(error);
                     }
-                    hints = None;
+                    (hints, may_be_unfollowed) = (None, true);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE.1);
                     continue;
@@ -224,10 +226,10 @@ impl<R: Records> ExecControl for Process<R> {
                 }
             }
             let owner = self.records.owner();
-            let patience = if hints.is_some() { owner.max_silence } else { pause };
+            let patience = if hints.is_some() && !may_be_unfollowed { owner.max_silence } else { pause };
             tokio::select! {
                 hint = next(&mut hints) => if hint.is_none() {
-                    hints = None;
+                    (hints, may_be_unfollowed) = (None, true);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE.1);
                 },

@@ -10,7 +10,7 @@ use super::{
 use crate::blocking::run_blocking;
 use runtide_core::{
     Error, ErrorKind, InstanceFilter, LabelMatch, Labels, ListOptions, Result, RuntimeBackend,
-    manager::OperationId,
+    manager::{ImageInfo, OperationId},
     wal::{
         fs::{Disk, File, OsDisk},
         lock_path,
@@ -26,7 +26,9 @@ impl OperationLog {
     /// lives and no object is touched; during the call, the owner cannot open it again.
     ///
     /// # Behavior
-    /// * Instances are removed first, running or not, then networks, then volumes. Images carry no labels and stay.
+    /// * Instances are removed first, running or not, then networks, then volumes. Of the images only those go that have no name and an
+    ///   operation's label beside the owner's: what an operation left half made. One with a name may have its labels from the image that
+    ///   it was built from.
     /// * Objects of a *completed* operation are removed too: their labels are the same. With the log,
     ///   [`recover`](Self::recover) knows the difference.
     /// * An object that cannot be removed is skipped, and the first error is returned at the end; a second call is harmless.
@@ -100,6 +102,15 @@ async fn orphans(backend: &dyn RuntimeBackend, owner: &OwnerId) -> Result<(Vec<U
     if let Some(volumes) = backend.volumes() {
         for volume in guarded(volumes.list()).await?.iter().filter(|volume| is_owned(&volume.labels)) {
             found.push(orphan(UndoAction::RemoveVolume, volume.id.as_str(), &volume.labels));
+        }
+    }
+    if let Some(images) = backend.images().filter(|_| backend.capabilities().images_manage.is_yes()) {
+        let is_half_made = |image: &&ImageInfo| {
+            let has_no_name = image.tags.is_empty() && image.digests.is_empty();
+            has_no_name && is_owned(&image.labels) && image.labels.contains_key(OPERATION_LABEL)
+        };
+        for image in guarded(images.list()).await?.iter().filter(is_half_made) {
+            found.push(orphan(UndoAction::RemoveImage, image.id.as_str(), &image.labels));
         }
     }
     Ok((found, partial))

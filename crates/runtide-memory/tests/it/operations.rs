@@ -4,11 +4,11 @@ use std::{num::NonZeroU64, path::Path, sync::Arc};
 
 use runtide_conformance::mortal::{Lifespan, MortalBackend, MortalDisk};
 use runtide_core::{
-    ErrorKind, Labels, Result, RuntimeBackend,
-    manager::{ConnectOptions, InstanceSpec, NetworkSpec, OperationId, VolumeSpec},
+    ErrorKind, ImageRef, Labels, Result, RuntimeBackend,
+    manager::{ConnectOptions, ImageInfo, InstanceSpec, NetworkSpec, OperationId, VolumeSpec},
     wal::{ReadFrom, WalOptions, WalReader},
 };
-use runtide_journal::{JournalOptions, OperationLog, Stage, Undo, UndoAction};
+use runtide_journal::{JournalOptions, OPERATION_LABEL, OWNER_LABEL, OperationLog, Stage, Undo, UndoAction};
 use runtide_memory::{Call, Config, MemoryBackend, MemoryRuntime};
 
 const BACKEND: &str = "memory:local";
@@ -224,6 +224,31 @@ async fn orphans_of_a_lost_log_go_by_their_labels_and_a_live_owner_is_spared() {
     assert_eq!(actions, [UndoAction::RemoveInstance, UndoAction::RemoveNetwork, UndoAction::RemoveVolume]);
     assert_eq!(left(&*backend, &runtime).await, (1, 0, 0));
     assert_eq!(runtime.truth()[0].id, others);
+}
+
+#[tokio::test]
+async fn an_image_left_half_made_is_an_orphan_and_one_with_a_name_or_without_an_operation_is_none() {
+    let runtime = MemoryRuntime::new();
+    let backend = memory(&runtime);
+    let dir = tempfile::tempdir().unwrap();
+    for (id, tag, owner, operation) in [
+        ("sha256:half", None, "shop", Some("o1")),
+        ("sha256:named", Some("app:1"), "shop", Some("o1")),
+        ("sha256:plain", None, "shop", None),
+        ("sha256:others", None, "other", Some("o1")),
+    ] {
+        let mut image = ImageInfo::new(id);
+        image.tags.extend(tag.map(ImageRef::from));
+        let labels = [(OWNER_LABEL, Some(owner)), (OPERATION_LABEL, operation)];
+        image.labels = labels.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+        runtime.add_image(image);
+    }
+    let reaped = OperationLog::reap_orphans(&*backend, &"shop".into(), dir.path()).await.unwrap();
+    let reaped: Vec<_> = reaped.iter().map(|undo| (&undo.action, undo.name.as_str())).collect();
+    assert_eq!(reaped, [(&UndoAction::RemoveImage, "sha256:half")]);
+    let left = backend.images().unwrap().list().await.unwrap();
+    let left: Vec<_> = left.iter().map(|image| image.id.as_str()).collect();
+    assert_eq!(left, ["sha256:named", "sha256:others", "sha256:plain"]);
 }
 
 #[tokio::test(start_paused = true)]

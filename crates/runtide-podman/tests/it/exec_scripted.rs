@@ -189,6 +189,44 @@ async fn a_record_of_a_process_that_is_gone_is_no_exit_and_holds_up_no_wait() {
 }
 
 #[tokio::test]
+async fn a_process_whose_end_a_restarted_service_does_not_report_is_looked_for() {
+    let script = Script::new(frame(1, b"a"), Some(RUNNING)).staying();
+    let (inner, restart, restarted) = (script.clone(), Arc::new(Notify::new()), AtomicBool::new(false));
+    let ending = Arc::clone(&restart);
+    let service = Service::new(PODMAN, move |request| {
+        let is_events = request.starts_with("GET /events") && !request.contains("stream=false");
+        if is_events && !restarted.swap(true, Ordering::SeqCst) {
+            return Reply::Ending(Arc::clone(&ending));
+        }
+        inner.reply(request)
+    });
+    let open = session(&service.backend()).await;
+    let control = open.control.clone();
+    let waited = tokio::spawn(async move { control.wait().await });
+    let subscribed = async |times: usize| {
+        while service.asked().iter().filter(|request| request.starts_with("GET /events")).count() < times {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, subscribed(1)).await.unwrap();
+    restart.notify_one();
+    tokio::time::timeout(LIMIT, subscribed(2)).await.unwrap();
+    // The look behind the new subscription finds the process alive.
+    let looks = || service.asked().iter().filter(|request| *request == "GET /exec/e1/json").count();
+    let before = looks();
+    let looked = async {
+        while looks() < before + 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, looked)
+        .await
+        .expect("it looks again, without a message and before the silence of a minute");
+    *script.pids.lock().unwrap() = "78";
+    assert_eq!(waited.await.unwrap().unwrap(), None);
+}
+
+#[tokio::test]
 async fn an_exit_behind_a_refused_resize_may_be_made_up() {
     const MARKED: &str = r#"{"Running":false,"CanRemove":true,"ExitCode":0}"#;
     let script = Script::new(b"$ ".to_vec(), Some(RUNNING)).staying();

@@ -14,8 +14,12 @@ use crate::{
     scripted::{Reply, Service},
 };
 
+/// A transfer's helper and its image have it from the volume.
+const OWNER: &str = "runtide.owner";
+
 fn spec(bench: &Bench, name: &str) -> VolumeSpec {
-    VolumeSpec::named(format!("{}-{name}", bench.prefix)).with_label(LABEL, &bench.prefix)
+    let name = format!("{}-{name}", bench.prefix);
+    VolumeSpec::named(name).with_label(LABEL, &bench.prefix).with_label(OWNER, &bench.prefix)
 }
 
 fn reader(bytes: Vec<u8>) -> ByteReader {
@@ -77,7 +81,7 @@ fn archive_of(files: &[File<'_>]) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-/// Helpers and their images.
+/// Helpers of the test's own volumes, and their images.
 async fn transfers(bench: &Bench) -> Vec<Value> {
     let mut found = Vec::new();
     let filter = "filters=%7B%22label%22%3A%5B%22runtide.operation%22%5D%7D";
@@ -91,14 +95,15 @@ async fn transfers(bench: &Bench) -> Vec<Value> {
             }
         };
         let is_transfer = |item: &&Value| {
-            item["Labels"]["runtide.operation"].as_str().is_some_and(|operation| operation.starts_with("volume-"))
+            let operation = item["Labels"]["runtide.operation"].as_str();
+            item["Labels"][OWNER] == bench.prefix.as_str() && operation.is_some_and(|it| it.starts_with("volume-"))
         };
         found.extend(listed.as_array().into_iter().flatten().filter(is_transfer).cloned());
     }
     found
 }
 
-/// Until nothing of any transfer is left; those of other tests end as well.
+/// Until nothing of the test's transfers is left.
 async fn nothing_is_left(bench: &Bench) {
     let begun = Instant::now();
     while !transfers(bench).await.is_empty() {

@@ -63,6 +63,12 @@ fn a_backend_that_leaves_an_instance_behind_is_caught() {
 }
 
 #[test]
+fn a_backend_that_leaves_an_image_behind_is_caught() {
+    let found = found(Mutant::ForgetsAnImage);
+    assert!(found.contains("find everything that the run left; found image '"), "{found}");
+}
+
+#[test]
 fn a_backend_whose_networks_have_no_owner_is_caught() {
     let found = found(Mutant::NetworksWithoutLabels);
     assert!(found.contains("network '"), "{found}");

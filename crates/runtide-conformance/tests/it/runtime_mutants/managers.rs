@@ -148,8 +148,23 @@ impl ProvisionManager for Verbs {
                 spec.name.map(|name| name.split([';', '/', ' ', '\n', '\0']).next().unwrap_or_default().to_owned());
         }
         let provision = self.inner.provision().expect("the memory runtime creates");
-        if self.how == Mutant::ForgetsAHelper && self.created.fetch_add(1, Ordering::Relaxed) % 8 == 7 {
-            let _ = provision.create(&InstanceSpec::default()).await?;
+        let forgets = matches!(self.how, Mutant::ForgetsAHelper | Mutant::ForgetsAnImage);
+        let number = if forgets { self.created.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        match self.how {
+            Mutant::ForgetsAHelper if number % 8 == 7 => {
+                let _ = provision.create(&InstanceSpec::default()).await?;
+            }
+            Mutant::ForgetsAnImage if number % 8 == 7 => {
+                let images = self.inner.images().expect("the memory runtime has images");
+                let mut archive = vec![0; 512];
+                archive[..8].copy_from_slice(&number.to_be_bytes());
+                archive[257..262].copy_from_slice(b"ustar");
+                let mut progress = images.import(Box::pin(std::io::Cursor::new(archive))).await?;
+                while let Some(step) = progress.next().await {
+                    let _ = step?;
+                }
+            }
+            _ => {}
         }
         self.call(provision.create(&spec)).await
     }

@@ -131,6 +131,8 @@ mutants! { runtide_conformance::Law;
     LosesOneEventInAHundred [R12 R21];
     /// Each eighth create needs a second instance, as a helper, and forgets it. The helper has no labels.
     ForgetsAHelper [M7];
+    /// Each eighth create needs an image of its own, and forgets it. Chaos finds it.
+    ForgetsAnImage [];
     /// It composes sidecars itself, and leaves the objects made before a failed step.
     SidecarsWithoutUndo [M7];
 }
@@ -169,6 +171,7 @@ impl Mutant {
                 | Self::PollsNextToABadItem
                 | Self::LosesOneEventInAHundred
                 | Self::ForgetsAHelper
+                | Self::ForgetsAnImage
                 | Self::SidecarsWithoutUndo
         )
     }

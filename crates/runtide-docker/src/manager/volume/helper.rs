@@ -1,18 +1,16 @@
 //! [`Helper`]: a container that is made and never started, through which the contents of a volume are reached.
 //!
 //! The Engine has no export of volumes. Its archive endpoints mount the volumes of a container that was only created, so that
-//! nothing runs. A container needs an image, and the daemon may have none: an empty one is made for each transfer, without a name. To keep one would leave something behind; to take an image of the user's would hold it in use, and
-//! copy its files into an empty volume. The image is removed as soon as the container exists, which keeps what it needs of it.
+//! nothing runs. The container has no image, which the Engine allows since a build can be `FROM scratch`: nothing else has to be made
+//! and removed again, no image of the user's is in use, and none has files that would be copied into an empty volume.
 //!
 //! A volume that was removed as the transfer began is made again by the daemon, for the helper: with the helper's labels, so that it is
 //! told from the caller's, and removed with the helper.
 //!
-//! Both have a label `runtide.operation` of their own, by which they are found and removed, also if the answer to a request never
-//! came. The container has `runtide.owner` as well, with the volume's own owner or else `runtide`: a helper whose process was killed
-//! is an orphan of that owner. An image that such a process leaves, killed between the two requests, is one of those that `docker
-//! image prune` removes; it takes a kilobyte.
+//! It has a label `runtide.operation` of its own, by which it is found and removed, also if the answer to the create never came; and
+//! `runtide.owner`, with the volume's own owner or else `runtide`: a helper whose process was killed is an orphan of that owner.
 
-use runtide_core::{ErrorKind, Result, backend::CreateGuard};
+use runtide_core::{Result, backend::CreateGuard};
 use runtide_engine::{Request, create::Creation, late::LATEST_ANSWER, segment, volume::Volume};
 use serde::Deserialize;
 use serde_json::json;
@@ -20,7 +18,7 @@ use serde_json::json;
 use super::On;
 use crate::{
     client::{Client, Docker},
-    manager::objects::{CONTAINERS, IMAGES, VOLUMES},
+    manager::objects::{CONTAINERS, VOLUMES},
 };
 
 const OWNER: &str = "runtide.owner";
@@ -32,10 +30,7 @@ const TARGET: &str = "/volume";
 /// The same, as the name of an entry of an archive for the helper's root.
 pub(super) const ENTRY: &str = "volume/";
 
-/// A tar archive without an entry.
-const EMPTY: [u8; 1024] = [0; 1024];
-
-/// The container, and the guard that removes it with its image.
+/// The container, and the guard that removes it.
 #[derive(Debug)]
 pub(super) struct Helper {
     pub(super) container: String,
@@ -52,7 +47,7 @@ impl Helper {
         let operation = format!("volume-transfer-{}", uuid::Uuid::new_v4().simple());
         let labels = json!({ OWNER: own.map_or("runtide", String::as_str), OPERATION: operation });
         // The volumes after the container, which holds them.
-        let creation = Creation::new(on.client, on.operation, &operation, &[CONTAINERS, VOLUMES, IMAGES]);
+        let creation = Creation::new(on.client, on.operation, &operation, &[CONTAINERS, VOLUMES]);
         let creation = creation.with_label(OPERATION, operation.as_str());
         let made = Self::made(on.client.clone(), on.operation, creation.clone(), on.name.to_owned(), labels);
         let made = on.bounded(creation.run(made)).await;
@@ -66,7 +61,7 @@ impl Helper {
         volume: String,
         labels: serde_json::Value,
     ) -> Result<Self> {
-        // The image may be there though the container is refused.
+        // The volume may have been made though the container was refused.
         let guard = creation.guard();
         let on = On { client: &client, operation: call, name: &volume };
         match make(on, creation.label().1, &labels).await {
@@ -93,9 +88,7 @@ async fn make(on: On<'_>, operation: &str, labels: &serde_json::Value) -> Result
         id: String,
     }
     let On { client, operation: call, name } = on;
-    let image = image(client, call, operation).await?;
     let body = json!({
-        "Image": image,
         // Never run; the daemon refuses a container without one.
         "Cmd": ["/"],
         "Labels": labels,
@@ -116,34 +109,5 @@ async fn make(on: On<'_>, operation: &str, labels: &serde_json::Value) -> Result
         Request::post("/containers/create").with_query("name", format!("runtide-{operation}")).with_json(&body);
     let made = client.call(call, request, LATEST_ANSWER).await?;
     let Made { id } = serde_json::from_slice(&made).map_err(|error| client.site(call).undecodable(error))?;
-    // The container keeps what it needs of it. What is refused here, the guard removes.
-    let removal = Request::delete(format!("/images/{image}?force=1"));
-    let _ = client.call(call, removal, client.deadline()).await;
     Ok(id)
-}
-
-/// Makes the empty image, and returns its id.
-async fn image(client: &Client, call: &'static str, operation: &str) -> Result<String> {
-    /// One item of the progress. The last one has the id.
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Progress {
-        status: Option<String>,
-        error: Option<String>,
-    }
-    // A line of a Dockerfile, in which no word of the volume's may stand.
-    let label = format!("LABEL {OPERATION}={operation}");
-    let empty = futures_util::stream::iter([Ok(bytes::Bytes::from_static(&EMPTY))]);
-    let request = Request::post("/images/create?fromSrc=-").with_query("changes", label);
-    let request = request.with_body(empty, "application/x-tar");
-    let progress = client.call(call, request, LATEST_ANSWER).await?;
-    let mut id = None;
-    for progress in serde_json::Deserializer::from_slice(&progress).into_iter::<Progress>() {
-        let progress = progress.map_err(|error| client.site(call).undecodable(error))?;
-        if let Some(error) = progress.error {
-            return Err(client.site(call).error(ErrorKind::Unexpected, error));
-        }
-        id = progress.status.filter(|status| status.starts_with("sha256:")).or(id);
-    }
-    id.ok_or_else(|| client.site(call).error(ErrorKind::Protocol, "the daemon does not report the image that it made"))
 }

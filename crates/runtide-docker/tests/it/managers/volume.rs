@@ -83,14 +83,14 @@ async fn entries(mut archive: ByteReader) -> BTreeMap<String, (u8, u32, u32, u32
     }
 }
 
-/// Helpers and their images, of any test.
+/// Helpers, of any test.
 fn transfers(bench: &Bench) -> Vec<Value> {
     let filters = "%7B%22label%22%3A%5B%22runtide.operation%22%5D%7D";
-    let all = ["containers/json?all=1&", "images/json?all=1&"];
-    all.iter()
-        .flat_map(|list| bench.json("GET", &format!("/{list}filters={filters}"), "").as_array().unwrap().clone())
-        .filter(|found| found["Labels"]["runtide.operation"].as_str().is_some_and(|label| label.starts_with("volume-")))
-        .collect()
+    let found = bench.json("GET", &format!("/containers/json?all=1&filters={filters}"), "");
+    let is_transfer = |found: &&Value| {
+        found["Labels"]["runtide.operation"].as_str().is_some_and(|label| label.starts_with("volume-transfer-"))
+    };
+    found.as_array().unwrap().iter().filter(is_transfer).cloned().collect()
 }
 
 /// Until nothing of this volume's transfers is left.
@@ -98,12 +98,10 @@ async fn nothing_is_left(bench: &Bench, volume: &VolumeId) {
     let begin = Instant::now();
     loop {
         let left = transfers(bench);
-        let of_this = |found: &&Value| match found["Mounts"].as_array() {
-            Some(mounts) => mounts.iter().any(|mount| mount["Name"] == volume.as_str()),
-            // An image does not say whose it is: other tests' may be among them for a moment.
-            None => begin.elapsed() < Duration::from_secs(20),
+        let of_this = |found: &Value| {
+            found["Mounts"].as_array().is_some_and(|mounts| mounts.iter().any(|mount| mount["Name"] == volume.as_str()))
         };
-        if !left.iter().any(|found| of_this(&found)) {
+        if !left.iter().any(of_this) {
             return;
         }
         assert!(begin.elapsed() < Duration::from_secs(60), "{left:?}");

@@ -7,8 +7,8 @@
 //! takes.
 //!
 //! Each has a label `runtide.operation` that no other transfer has, by which it is found and removed, also if the answer to a request
-//! never came. They have `runtide.owner` as well, with the volume's own owner or else `runtide`: a container whose process was killed is
-//! an orphan of that owner. An image that such a process leaves has no name, and `podman image prune` removes it.
+//! never came. They have `runtide.owner` as well, with the volume's own owner or else `runtide`: what a process that was killed leaves is an orphan of
+//! that owner.
 
 use std::{collections::BTreeMap, path::Path};
 
