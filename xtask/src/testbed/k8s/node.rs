@@ -54,7 +54,8 @@ folder=$1
 cd "$folder"
 mkdir -p layers containerd kubelet
 mount -t tmpfs -o mode=755 runtide-testbed layers
-for name in var run; do
+# `/run` first: the folder may be below `/var`, and then has to be found for both.
+for name in run var; do
   mkdir "layers/$name" "layers/$name.work"
   mount -t overlay overlay -o "lowerdir=/$name,upperdir=$folder/layers/$name,workdir=$folder/layers/$name.work,index=off" "/$name"
 done
