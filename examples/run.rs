@@ -7,11 +7,12 @@ use std::{
     ops::RangeInclusive,
     path::Path,
     process::ExitCode,
+    time::{Duration, Instant},
 };
 
 use clap::Parser;
 use runtide_core::{
-    Error, ImageRef, InstanceId, Port, Protocol, RuntimeBackend, RuntimeBackendExt, RuntimeKind,
+    Error, ErrorKind, ImageRef, InstanceId, Port, Protocol, RuntimeBackend, RuntimeBackendExt, RuntimeKind,
     manager::{
         AttachOptions, ImageProgress, InstanceSpec, LifecycleManager, Mount, MountSource, PullOptions, RemoveOptions,
         StopOptions,
@@ -22,6 +23,14 @@ use tokio::sync::mpsc::Receiver;
 
 /// Label by which an instance is found whose program was killed.
 const OWNER: (&str, &str) = ("runtide.owner", "example-run");
+
+/// Time for which a runtime may be away before its instance is left to it.
+const RESTART: Duration = Duration::from_secs(30);
+
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Exit code where the instance could not be removed.
+const REMAINS: u8 = 2;
 
 /// Exit code after a second Ctrl-C, as a shell has it.
 const INTERRUPTED: u8 = 130;
@@ -106,10 +115,30 @@ fn main() -> ExitCode {
         };
         let end = shown.await;
         // Also after a failure: it has been made here.
-        let options = RemoveOptions::default().with_kill().with_anonymous_volumes();
-        lifecycle.remove(&id, options).await?;
+        if let Err(error) = remove(lifecycle, &id, &mut interrupts).await {
+            note(format_args!("the instance {id} stays, with the label {}={}: {error:#}", OWNER.0, OWNER.1));
+            return end.and(Err(Stop::Exit(REMAINS)));
+        }
         end
     })
+}
+
+/// Removes the instance. A runtime that is away may be restarted at this very moment; Ctrl-C ends the wait for it.
+async fn remove(lifecycle: &dyn LifecycleManager, id: &InstanceId, interrupts: &mut Receiver<()>) -> Result<(), Error> {
+    let begun = Instant::now();
+    loop {
+        let options = RemoveOptions::default().with_kill().with_anonymous_volumes();
+        match lifecycle.remove(id, options).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Unavailable && begun.elapsed() < RESTART => {
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSE) => {}
+                    Some(()) = interrupts.recv() => return Err(error),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 impl Args {

@@ -112,7 +112,7 @@ impl DockerHarness {
     /// Removes the objects of this test, and those that earlier tests left, and returns when they are gone: a removal that
     /// is still under way would be an event of the next test.
     async fn clear(&self) {
-        for _ in 0..20 {
+        for _ in 0..240 {
             if self.clear_once().await == 0 {
                 return;
             }
@@ -293,7 +293,7 @@ impl Harness for DockerHarness {
                 };
                 let argv = if verb == "-f" { vec!["rm", "-f", "/tmp/sick"] } else { vec!["touch", "/tmp/sick"] };
                 self.exec(id, &argv).await?;
-                for _ in 0..100 {
+                for _ in 0..600 {
                     let status =
                         done(self.inspect(id.as_str()).await)?.unwrap_or_default()["State"]["Health"]["Status"].clone();
                     if status == wanted {
@@ -365,9 +365,7 @@ impl Harness for DockerHarness {
     }
 
     async fn facts(&self) -> Done<Vec<Fact>> {
-        // The daemon emits an event within a moment of the change.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        Ok(self.observer.facts())
+        done(self.observer.facts().await)
     }
 
     fn burst_size(&self) -> usize {

@@ -119,7 +119,7 @@ impl Fake {
     }
 
     pub(crate) fn config(&self) -> Config {
-        Config::default().with_endpoint(Endpoint::unix(self.socket())).with_deadline(Duration::from_secs(5))
+        Config::default().with_endpoint(Endpoint::unix(self.socket())).with_deadline(Duration::from_secs(30))
     }
 
     pub(crate) fn backend(&self) -> DockerBackend {

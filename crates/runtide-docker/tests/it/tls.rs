@@ -30,7 +30,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
 fn backend(endpoint: Endpoint, tls: Tls) -> DockerBackend {
-    let config = Config::default().with_endpoint(endpoint).with_tls(tls).with_deadline(Duration::from_secs(5));
+    let config = Config::default().with_endpoint(endpoint).with_tls(tls).with_deadline(TIMEOUT);
     DockerBackend::new(config).unwrap()
 }
 
@@ -98,7 +98,7 @@ async fn the_verbs_go_the_same_way() {
 
 /// Every error of this failure must be of that kind, name the remedy, and not show the key.
 async fn refused(what: &str, endpoint: Endpoint, files: &Files, key: &Identity, kind: ErrorKind, advice: &str) {
-    let config = Config::default().with_endpoint(endpoint).with_tls(files.tls()).with_deadline(Duration::from_secs(2));
+    let config = Config::default().with_endpoint(endpoint).with_tls(files.tls()).with_deadline(TIMEOUT);
     let backend = DockerBackend::new(config).unwrap();
     let mut errors: Vec<Error> = vec![
         backend.connect().await.unwrap_err(),

@@ -508,7 +508,7 @@ async fn an_absent_a_stalled_and_a_closed_one_have_different_errors() {
     let error = runtide_docker::DockerBackend::new(missing).unwrap().connect().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 
-    let hasty = runtide_docker::DockerBackend::new(fake.config().with_deadline(Duration::from_millis(100))).unwrap();
+    let hasty = runtide_docker::DockerBackend::new(fake.config().with_deadline(Duration::from_secs(3))).unwrap();
     fake.state().stalled = true;
     assert_eq!(hasty.connect().await.unwrap_err().kind(), ErrorKind::Timeout);
     fake.state().stalled = false;

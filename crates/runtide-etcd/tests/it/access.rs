@@ -97,8 +97,9 @@ async fn a_name_that_is_not_the_address_can_be_given() {
     };
     let (certificate, key) = authority.signed("client", &["client"]);
     let tls = Tls::default().with_ca(authority.ca()).with_identity(certificate, key);
-    let config = cluster.config().with_request_timeout(Duration::from_secs(3));
-    let store = EtcdStore::new(config.clone().with_tls(tls.clone())).unwrap();
+    let config = cluster.config();
+    let hasty = config.clone().with_request_timeout(Duration::from_secs(10));
+    let store = EtcdStore::new(hasty.with_tls(tls.clone())).unwrap();
     let error = store.stats().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     assert!(error.to_string().contains("certificate"), "{error}");
@@ -219,9 +220,8 @@ async fn without_a_listener_a_call_ends_in_time_and_is_known_to_have_done_nothin
     let deaf = tokio::net::TcpSocket::new_v4().unwrap();
     deaf.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let port = deaf.local_addr().unwrap().port();
-    let config = Config::default()
-        .with_endpoints([format!("127.0.0.1:{port}")])
-        .with_request_timeout(Duration::from_millis(500));
+    let config =
+        Config::default().with_endpoints([format!("127.0.0.1:{port}")]).with_request_timeout(Duration::from_secs(2));
     let store = EtcdStore::new(config).unwrap();
     let begin = Instant::now();
     for error in [

@@ -174,7 +174,7 @@ impl Bench {
     /// Until the container's own script has come to a point: it prints a word there.
     pub(crate) async fn says(&self, id: &InstanceId, word: &str) {
         let path = format!("/containers/{id}/logs?stdout=1&stderr=1");
-        for _ in 0..600 {
+        for _ in 0..3_000 {
             let (_, output) = self.raw("GET", &path, "");
             if output.windows(word.len()).any(|window| window == word.as_bytes()) {
                 return;

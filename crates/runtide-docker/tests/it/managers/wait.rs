@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use runtide_core::{
-    ErrorKind, ExitStatus,
+    ErrorKind, ExitStatus, UnixSignal,
     manager::{RemoveOptions, RestartPolicy, StopOptions},
 };
 
-use super::bench::Bench;
+use super::{bench::Bench, exec::LIMIT};
 
-/// Longer than the daemon takes to begin a wait, which cannot be seen from outside.
-const WAITS: Duration = Duration::from_secs(2);
+/// Time after which a wait has begun. That cannot be seen from outside, so a test that came before it tries again with more.
+const BEGUN: [Duration; 3] = [Duration::from_secs(2), Duration::from_secs(8), Duration::from_secs(30)];
 
 #[tokio::test]
 async fn the_true_exit_code_comes_when_it_ends_and_at_once_when_it_is_over() {
@@ -27,23 +27,41 @@ async fn the_true_exit_code_comes_when_it_ends_and_at_once_when_it_is_over() {
 #[tokio::test]
 async fn an_end_by_removal_is_still_reported() {
     let Some(bench) = Bench::new("wait-remove").await else { return };
-    let id = bench.run("a", "sleep 600").await;
-    let (exit, removed) = tokio::join!(bench.lifecycle().wait(&id), async {
-        tokio::time::sleep(WAITS).await;
-        bench.lifecycle().remove(&id, RemoveOptions::default().with_kill()).await
-    });
-    let _ = removed.unwrap();
-    assert_eq!(exit.unwrap().unwrap().end, ExitStatus::code(137).end);
-    assert_eq!(bench.lifecycle().wait(&id).await.unwrap_err().kind(), ErrorKind::NotFound);
+    for begun in BEGUN {
+        let id = bench.run("a", "sleep 600").await;
+        let (exit, removed) = tokio::join!(bench.lifecycle().wait(&id), async {
+            tokio::time::sleep(begun).await;
+            bench.lifecycle().remove(&id, RemoveOptions::default().with_kill()).await
+        });
+        let _ = removed.unwrap();
+        assert_eq!(bench.lifecycle().wait(&id).await.unwrap_err().kind(), ErrorKind::NotFound);
+        match exit {
+            Err(late) if late.kind() == ErrorKind::NotFound => {}
+            exit => return assert_eq!(exit.unwrap().unwrap().end, ExitStatus::code(137).end),
+        }
+    }
+    panic!("no wait reported the end");
 }
 
 #[tokio::test]
 async fn an_instance_that_removes_itself_reports_its_end_first() {
     let Some(bench) = Bench::new("wait-auto").await else { return };
-    let mut spec = bench.spec("a", "sleep 3; exit 4");
-    spec.native.insert("auto_remove".to_owned(), "true".to_owned());
-    let id = bench.run_spec(&spec).await;
-    assert_eq!(bench.lifecycle().wait(&id).await.unwrap().unwrap().end, ExitStatus::code(4).end);
+    for begun in BEGUN {
+        let mut spec = bench.spec("a", "trap 'exit 4' USR1; echo ready; while :; do sleep 0.1; done");
+        spec.native.insert("auto_remove".to_owned(), "true".to_owned());
+        let id = bench.run_spec(&spec).await;
+        bench.says(&id, "ready").await;
+        let (exit, killed) = tokio::join!(bench.lifecycle().wait(&id), async {
+            tokio::time::sleep(begun).await;
+            bench.lifecycle().kill(&id, UnixSignal::USR1).await
+        });
+        killed.unwrap();
+        match exit {
+            Err(late) if late.kind() == ErrorKind::NotFound => {}
+            exit => return assert_eq!(exit.unwrap().unwrap().end, ExitStatus::code(4).end),
+        }
+    }
+    panic!("no wait reported the end");
 }
 
 #[tokio::test]
@@ -63,13 +81,23 @@ async fn under_a_restart_policy_the_end_is_that_of_the_awaited_run() {
 async fn a_restart_under_a_wait_gives_the_end_of_the_old_run() {
     let Some(bench) = Bench::new("wait-restart").await else { return };
     let id = bench.run("a", "trap 'exit 8' TERM; echo ready; while :; do sleep 0.1; done").await;
-    bench.says(&id, "ready").await;
-    let (exit, restarted) = tokio::join!(bench.lifecycle().wait(&id), async {
-        tokio::time::sleep(WAITS).await;
-        bench.lifecycle().restart(&id, StopOptions::default()).await
-    });
-    restarted.unwrap();
-    assert_eq!(exit.unwrap().unwrap().end, ExitStatus::code(8).end);
+    for begun in BEGUN {
+        bench.says(&id, "ready").await;
+        let (exit, restarted) = tokio::join!(
+            // One that began late waits for the next run.
+            tokio::time::timeout(begun + LIMIT, bench.lifecycle().wait(&id)),
+            async {
+                tokio::time::sleep(begun).await;
+                let patient = StopOptions::default().with_timeout(LIMIT);
+                bench.lifecycle().restart(&id, patient).await
+            }
+        );
+        restarted.unwrap();
+        if let Ok(exit) = exit {
+            return assert_eq!(exit.unwrap().unwrap().end, ExitStatus::code(8).end);
+        }
+    }
+    panic!("no wait reported the end");
 }
 
 #[tokio::test]

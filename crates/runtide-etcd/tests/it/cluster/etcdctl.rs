@@ -5,7 +5,13 @@ use std::{process::Stdio, time::Duration};
 use tokio::process::Command;
 
 /// The longest that one command may take.
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Time for the answer to a command that is tried again, as to a member that may stand still.
+const HASTY: &str = "2s";
+
+/// Time for the answer to a command that is not tried again: a member on a busy machine takes seconds.
+const PATIENT: &str = "20s";
 
 #[derive(Clone, Debug)]
 pub struct Etcdctl {
@@ -29,9 +35,13 @@ impl Etcdctl {
 
     /// Runs a command; returns its stdout, or its stderr if it failed.
     pub async fn run(&self, arguments: &[&str]) -> Result<String, String> {
+        self.within(HASTY, arguments).await
+    }
+
+    async fn within(&self, time: &str, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new("etcdctl");
         command
-            .args(["--endpoints", &self.endpoint, "--dial-timeout", "2s", "--command-timeout", "2s"])
+            .args(["--endpoints", &self.endpoint, "--dial-timeout", time, "--command-timeout", time])
             .args(arguments)
             .env_clear()
             .env("ETCDCTL_API", "3")
@@ -46,7 +56,7 @@ impl Etcdctl {
 
     /// Runs a command that must succeed.
     pub async fn must(&self, arguments: &[&str]) -> String {
-        self.run(arguments).await.unwrap_or_else(|error| panic!("etcdctl {arguments:?}: {error}"))
+        self.within(PATIENT, arguments).await.unwrap_or_else(|error| panic!("etcdctl {arguments:?}: {error}"))
     }
 
     /// All keys of the member.
@@ -64,7 +74,7 @@ impl Etcdctl {
     }
 
     pub async fn compact(&self, revision: u64) -> Result<(), String> {
-        self.run(&["compact", &revision.to_string()]).await.map(drop)
+        self.within(PATIENT, &["compact", &revision.to_string()]).await.map(drop)
     }
 
     pub async fn status(&self) -> Result<Status, String> {

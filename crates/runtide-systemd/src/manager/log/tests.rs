@@ -236,7 +236,7 @@ async fn a_missing_unit_is_not_found() {
         let error = fixture.logs().logs(&id, LogOptions::default()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     }
-    let elsewhere = fixture.start("sleep 5", vec![("StandardOutput", Variant::from("null"))]).await;
+    let elsewhere = fixture.start("sleep 1000", vec![("StandardOutput", Variant::from("null"))]).await;
     let error = fixture.logs().logs(&elsewhere, LogOptions::default()).await.unwrap_err();
     fixture.stop(&elsewhere).await;
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
@@ -293,7 +293,9 @@ async fn entries_dropped_during_a_read_are_expired_and_not_skipped() {
     let journal = Journal::find(&fixture.client, OPERATION, id.as_str(), None).await.unwrap();
     let options = LogOptions::default().with_follow().with_tail(1);
     let plan = Plan::new(id.as_str(), fixture.run(&id).await, &options, SystemTime::now());
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    while fixture.read(&id, LogOptions::default()).await.len() < 6 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let mut reading = Reading::open(fixture.client.clone(), journal, plan.unwrap()).await.unwrap();
     reading.line().await.unwrap().unwrap();
     reading.lose_last();

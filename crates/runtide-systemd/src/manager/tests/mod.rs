@@ -93,6 +93,16 @@ impl Fixture {
         id
     }
 
+    /// Starts a shell, and returns once it has set its traps.
+    async fn trapping(&self, traps: &str, restart: RestartPolicy) -> InstanceId {
+        let ready = format!("vb-{}-{}-ready", self.name, std::process::id());
+        let mut spec = shell(&format!("{traps}; echo ready >/run/{ready}; while :; do sleep 0.05; done"));
+        spec.restart = restart;
+        let id = self.started(spec).await;
+        assert_eq!(self.content(&ready).await.trim(), "ready");
+        id
+    }
+
     async fn look(&self, id: &InstanceId) -> Option<Seen> {
         Call { client: &self.client, operation: "test", unit: id.as_str() }.look_if_loaded().await.unwrap()
     }
