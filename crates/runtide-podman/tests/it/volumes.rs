@@ -374,6 +374,25 @@ async fn the_copy_for_an_export_is_given_up_with_its_caller_and_with_the_backend
     }
 }
 
+#[tokio::test]
+async fn a_close_ends_an_import_whose_archive_does_not_come() {
+    let service = Service::new(PODMAN, |request| match request {
+        "GET /volumes/v1/json" => Reply::ok(r#"{"Name":"v1","Driver":"local","Mountpoint":"/volumes/v1/_data"}"#),
+        other => panic!("{other}"),
+    });
+    let backend = service.backend();
+    let (_writer, archive) = tokio::io::duplex(64);
+    let id = VolumeId::from("v1");
+    let import = backend.volumes().unwrap().import(&id, Box::pin(archive));
+    let close = async {
+        service.sees("GET /volumes/v1/json").await;
+        backend.close().await.unwrap();
+    };
+    let both = async { tokio::join!(import, close) };
+    let (imported, ()) = tokio::time::timeout(Duration::from_secs(60), both).await.expect("it ends with the close");
+    assert_eq!(imported.unwrap_err().kind(), ErrorKind::Cancelled);
+}
+
 /// Containers that a build works in: they are none of Podman's own.
 async fn of_builds(bench: &Bench) -> Vec<Value> {
     let path = "/containers/json?all=true&external=true";
