@@ -103,8 +103,9 @@ impl<D: Dialect> Creation<D> {
         seen_through(&self.client, self.operation, made).await
     }
 
-    /// The same for a create that takes as long as its object is large. Dropped, this future drops the create with its request, which ends the
-    /// daemon's work; what was made of it is removed, as where the answer was lost.
+    /// The same for a create that takes as long as its object is large. Dropped, this future drops the create with its request, so that
+    /// nothing waits for it any more. The daemon may go on with it: what it makes is removed, as where the answer was lost, up to 2 h 40 min
+    /// later.
     ///
     /// # Cancel safety
     /// Sound; see above.
@@ -122,7 +123,7 @@ impl<D: Dialect> Creation<D> {
                     let (client, operation) = (this.client.clone(), this.operation);
                     let message = "its caller does not wait for it any more";
                     let error = client.site(operation).error(ErrorKind::Cancelled, message);
-                    late::undo_now_and_later(&client, operation, move || this.guard()).await;
+                    late::undo_work(&client, operation, move || this.guard()).await;
                     Err(error)
                 }
             }

@@ -23,6 +23,17 @@ const ABSENCE: Duration = Duration::from_secs(600);
 const PAUSES: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(120)];
 
+/// The same for work that takes as long as its object is large: not every daemon ends it with its request.
+const PAUSES_OF_WORK: [Duration; 7] = [
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+    Duration::from_secs(120),
+    Duration::from_secs(600),
+    Duration::from_secs(1_800),
+    Duration::from_secs(7_200),
+];
+
 /// Runs a create to its end, also if this future is dropped. What it made is then dropped: its guard removes it.
 ///
 /// # Errors
@@ -52,19 +63,29 @@ pub async fn undo<D: Dialect>(
     guard: impl Fn() -> CreateGuard + Send + Sync + 'static,
 ) {
     if is_lost(error) {
-        undo_now_and_later(client, operation, guard).await;
+        undo_now_and_later(client, operation, &PAUSES, guard).await;
     }
 }
 
-/// The same, for a create that was abandoned.
-pub(crate) async fn undo_now_and_later<D: Dialect>(
+/// The same for work that was abandoned, which the daemon may go on with for as long as it takes.
+pub(crate) async fn undo_work<D: Dialect>(
     client: &Client<D>,
     operation: &'static str,
+    guard: impl Fn() -> CreateGuard + Send + Sync + 'static,
+) {
+    undo_now_and_later(client, operation, &PAUSES_OF_WORK, guard).await;
+}
+
+async fn undo_now_and_later<D: Dialect>(
+    client: &Client<D>,
+    operation: &'static str,
+    pauses: &'static [Duration],
     guard: impl Fn() -> CreateGuard + Send + Sync + 'static,
 ) {
     guard().undo().await;
     let client = client.clone();
     tokio::spawn(look_again(
+        pauses,
         async move || match client.ping(operation).await {
             Err(error) => match error.retry() {
                 Retry::Poll(interval) => Some(interval),
@@ -78,10 +99,10 @@ pub(crate) async fn undo_now_and_later<D: Dialect>(
 
 /// Looks after each pause, and for as long as nothing listens not before something does. `is_away` gives the time after which to ask
 /// again.
-async fn look_again(is_away: impl AsyncFn() -> Option<Duration>, look: impl AsyncFn()) {
+async fn look_again(pauses: &[Duration], is_away: impl AsyncFn() -> Option<Duration>, look: impl AsyncFn()) {
     let until = saturating_add(Instant::now(), ABSENCE);
-    for pause in PAUSES {
-        tokio::time::sleep(pause).await;
+    for pause in pauses {
+        tokio::time::sleep(*pause).await;
         while let Some(interval) = is_away().await
             && Instant::now() < until
         {
@@ -117,7 +138,7 @@ mod tests {
             let looks = Mutex::new(Vec::new());
             let begun = Instant::now();
             let is_away = async || (begun.elapsed() < back).then_some(Duration::from_millis(50));
-            look_again(is_away, async || lock(&looks).push(begun.elapsed().as_secs())).await;
+            look_again(&PAUSES, is_away, async || lock(&looks).push(begun.elapsed().as_secs())).await;
             lock(&looks).clone()
         };
         assert_eq!(looks(Duration::ZERO).await, [1, 6, 36, 156]);

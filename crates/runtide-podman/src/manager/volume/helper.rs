@@ -64,7 +64,7 @@ impl Helper {
     /// A container that has a copy of the volume's contents. It takes as long as the volume is large.
     ///
     /// # Cancel safety
-    /// As above. The copy is not made to its end.
+    /// As above. The service may make the copy to its end, and its image is removed then.
     pub(super) async fn of_copy(on: On<'_>, volume: &Volume) -> Result<Self> {
         let above = folder(on, volume)?.parent().unwrap_or(Path::new("/")).to_owned();
         let (creation, labels) = creation(on, volume);
