@@ -97,7 +97,7 @@ async fn undo_now_and_later<D: Dialect>(
     ));
 }
 
-/// Looks after each pause, and for as long as nothing listens not before something does. `is_away` gives the time after which to ask
+/// A look after each pause; while nothing listens it waits until something does. `is_away` gives the time after which to ask
 /// again.
 async fn look_again(pauses: &[Duration], is_away: impl AsyncFn() -> Option<Duration>, look: impl AsyncFn()) {
     let until = saturating_add(Instant::now(), ABSENCE);

@@ -1,4 +1,4 @@
-//! What one message says, as signals of the watch. Pure: it asks the service for nothing.
+//! One message as signals of the watch. Pure: it asks the service for nothing.
 
 use std::sync::Arc;
 

@@ -29,8 +29,8 @@ pub trait VolumeManager: Debug + Send + Sync {
 
     /// Removes a volume; `Unchanged` if it is already gone.
     ///
-    /// Where a volume has no id but its name, as with Docker and Podman, it is the one that has the name when the runtime carries the
-    /// removal out: another one, if another client removed it and made it again in the meantime.
+    /// A volume of Docker or Podman has no id but its name: it is the one that has the name when the runtime carries the removal out, which
+    /// is another one if another client removed it and made it again in the meantime.
     ///
     /// # Errors
     /// `Conflict` while instances use it.

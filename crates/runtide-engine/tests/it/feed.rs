@@ -72,7 +72,7 @@ async fn a_value_that_never_ends_is_an_error_and_then_the_end() {
     let client = daemon.client(Duration::from_secs(60));
     let serve = daemon.serve(|_, mut stream| async move {
         stream.write_all(HEAD).await.unwrap();
-        let chunk = [b"10000\r\n", &[b'1'; 1 << 16][..], b"\r\n"].concat();
+        let chunk = [b"10000\r\n", vec![b'1'; 1 << 16].as_slice(), b"\r\n"].concat();
         while stream.write_all(&chunk).await.is_ok() {}
     });
     let used = async {

@@ -447,7 +447,7 @@ async fn a_service_that_is_killed_in_its_copy_leaves_nothing_once_it_is_back() {
     let Some(bench) = Bench::alone("vol-killed").await else { return };
     let id = large(&bench, 256).await;
     let mut service = OwnService::start().await;
-    // Whatever it is at by then: the copy, the image, the container.
+    // It is killed in the copy, in the image, in the container.
     for pause in [0, 100, 300, 600, 1000] {
         let (backend, before) = (service.backend(), of_builds(&bench).await.len());
         let killed = async {

@@ -103,7 +103,7 @@ fn folder<'a>(on: On<'_>, volume: &'a Volume) -> Result<&'a Path> {
         .ok_or_else(|| on.unsupported("volumes_transfer", "only volumes of the driver 'local' can be reached"))
 }
 
-/// What one transfer creates, a container before its image, and the labels of both.
+/// The objects of one transfer, a container before its image, and the labels of both.
 fn creation(on: On<'_>, volume: &Volume) -> (Creation<Podman>, Value) {
     let own = volume.labels.as_ref().and_then(|labels| labels.get(OWNER));
     let operation = format!("volume-transfer-{}", Uuid::new_v4().simple());
