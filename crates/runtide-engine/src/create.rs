@@ -1,6 +1,6 @@
 //! [`Creation`]: finds what a create made whose answer is lost, by a label that only this create has.
 
-use std::{fmt, time::Duration};
+use std::{convert::Infallible, fmt, time::Duration};
 
 use runtide_core::{ErrorKind, Labels, Result, backend::CreateGuard};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{
     client::Client,
     dialect::Dialect,
-    late::{seen_through, undo},
+    late::{self, seen_through},
     request::Request,
 };
 
@@ -95,11 +95,42 @@ impl<D: Dialect> Creation<D> {
         let made = async move {
             let made = create.await;
             if let Err(error) = &made {
-                undo(error, move || this.guard()).await;
+                let (client, operation) = (this.client.clone(), this.operation);
+                late::undo(&client, operation, error, move || this.guard()).await;
             }
             made
         };
         seen_through(&self.client, self.operation, made).await
+    }
+
+    /// The same for a create that takes as long as its object is large. Dropped, this future drops the create with its request, so that
+    /// nothing waits for it any more. The daemon may go on with it: what it makes is removed, as where the answer was lost, up to 2 h 40 min
+    /// later.
+    ///
+    /// # Cancel safety
+    /// Sound; see above.
+    pub async fn run_while_awaited<T: Send + 'static>(
+        &self,
+        create: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let (awaited, is_dropped) = tokio::sync::oneshot::channel::<Infallible>();
+        let this = self.clone();
+        let made = self.run(async move {
+            tokio::select! {
+                biased;
+                made = create => made,
+                _ = is_dropped => {
+                    let (client, operation) = (this.client.clone(), this.operation);
+                    let message = "its caller does not wait for it any more";
+                    let error = client.site(operation).error(ErrorKind::Cancelled, message);
+                    late::undo_work(&client, operation, move || this.guard()).await;
+                    Err(error)
+                }
+            }
+        });
+        let made = made.await;
+        drop(awaited);
+        made
     }
 
     /// The guard that removes what has the label.

@@ -50,6 +50,8 @@ enum State {
     /// The request is sent, and the head is still to come.
     Awaited(Pin<Box<dyn Future<Output = Result<Response<Incoming>>> + Send>>),
     Body(Incoming),
+    /// The end or the error was given out.
+    Over,
 }
 
 impl<D: Dialect> fmt::Debug for Feed<D> {
@@ -126,14 +128,16 @@ impl<D: Dialect> Feed<D> {
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let State::Awaited(answered) = &mut self.state else { return Poll::Ready(Ok(())) };
-        let response = ready!(self.connection.poll_with(cx, |cx| answered.as_mut().poll(cx)))?;
-        self.state = State::Body(response.into_body());
+        let answered = ready!(self.connection.poll_with(cx, |cx| answered.as_mut().poll(cx)));
+        // Also after a refusal: the future that gave it cannot be polled again.
+        self.state = State::Over;
+        self.state = State::Body(answered?.into_body());
         Poll::Ready(Ok(()))
     }
 
     /// The head of the answer has come.
     pub fn has_head(&self) -> bool {
-        matches!(self.state, State::Body(_))
+        !matches!(self.state, State::Awaited(_))
     }
 
     /// Bytes that arrived and were not consumed.
@@ -157,6 +161,7 @@ impl<D: Dialect> Feed<D> {
     /// `Unavailable` for a connection that broke, `Protocol` for a value over 8 MiB; by its status for a head that came late.
     pub fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool>> {
         if let Some(over) = self.over.take() {
+            self.state = State::Over;
             return Poll::Ready(over);
         }
         ready!(self.poll_head(cx))?;
@@ -181,6 +186,7 @@ impl<D: Dialect> Feed<D> {
                 Poll::Ready(None) => Ok(false),
             };
             if self.buffer.len() == before {
+                self.state = State::Over;
                 return Poll::Ready(over);
             }
             self.over = Some(over);
@@ -190,7 +196,11 @@ impl<D: Dialect> Feed<D> {
     }
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Bytes>>> {
-        let State::Body(body) = &mut self.state else { return Poll::Pending };
+        let body = match &mut self.state {
+            State::Awaited(_) => return Poll::Pending,
+            State::Body(body) => body,
+            State::Over => return Poll::Ready(None),
+        };
         loop {
             if let Poll::Ready(data) = poll_chunk(body, cx) {
                 return Poll::Ready(data);

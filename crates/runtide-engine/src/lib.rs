@@ -30,6 +30,7 @@ mod text;
 mod time;
 mod tls;
 mod transport;
+mod unreadables;
 mod values;
 pub mod volume;
 
@@ -52,5 +53,6 @@ pub use self::{
     text::Text,
     time::time,
     transport::{Body, BoxError, as_io},
+    unreadables::Unreadables,
     values::{Framed, Values},
 };

@@ -13,7 +13,7 @@ pub fn is_name(text: &str) -> bool {
 }
 
 /// Characters of an id that name an object: the engines' commands show no fewer.
-const SHORT_ID: usize = 12;
+pub(crate) const SHORT_ID: usize = 12;
 
 /// `true` if `given` is this id, this name, or twelve or more characters of the id's beginning. Both engines take any beginning of an
 /// id that only one object has, so that the name of a removed object may lead to another one.

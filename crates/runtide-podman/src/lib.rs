@@ -15,9 +15,11 @@ mod normalize;
 mod origin;
 mod pods;
 mod polled;
+mod probe;
 mod progress;
 mod recent;
 mod secrets;
+mod signals;
 mod source;
 mod subscription;
 

@@ -11,22 +11,24 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_core::{
-    BackendId, Detail, Error, ErrorKind, ExitStatus, Gap, Instance, InstanceId, InstanceState, Listing, Result,
+    Error, ErrorKind, Gap, Instance, InstanceId, Listing, Result,
     backend::saturating_add,
     event::ResumeToken,
-    watch::{Edge, Flow, Inspector, Opened, Signal, SignalBody, Source},
+    watch::{Flow, Inspector, Opened, Signal, SignalBody, Source},
 };
-use runtide_engine::{Feed, Framed, Values};
+use runtide_engine::{Feed, Framed, Unreadables, Values};
 use tokio::time::{Instant, Sleep};
 
 use crate::{
     client::{Client, EventLogger, Podman},
-    infra::{self, Known, has_infra_name},
+    infra,
     inspector::PodmanInspector,
-    normalize::{self, Action, Event, Kind},
+    normalize::{Action, Event, Kind},
     polled::Poller,
+    probe::Probed,
     progress::Progress,
     recent::Recent,
+    signals::{subject, translate, unknown_member},
     subscription::{self, Connection, DISORDER, Subscription},
 };
 
@@ -59,6 +61,9 @@ pub(crate) struct PodmanSource {
     began: Option<Duration>,
     /// The messages that the stream has passed.
     recent: Recent,
+    unreadables: Unreadables,
+    /// A listing, to be emitted behind this message: the stream has reported what it shows then.
+    listed: Option<(ResumeToken, Listing)>,
     /// Messages up to and with this one are no news.
     skip: Option<ResumeToken>,
     /// Messages from before this time are no news.
@@ -98,13 +103,6 @@ struct Checked {
     last: Instant,
 }
 
-/// A second stream, opened after the first one fell silent, and a listing made after that.
-struct Probed {
-    /// `None`: the log could not be read in time, so that the first stream is as good.
-    subscription: Option<Subscription>,
-    listing: Listing,
-}
-
 /// The messages that were decoded.
 #[derive(Default)]
 struct Drained {
@@ -131,6 +129,8 @@ impl PodmanSource {
             last: None,
             began: None,
             recent: Recent::default(),
+            unreadables: Unreadables::default(),
+            listed: None,
             skip: None,
             from: Duration::ZERO,
             replaying: None,
@@ -154,7 +154,7 @@ impl PodmanSource {
         self.progress.reach(self.last.as_ref());
         self.replaying = newest.filter(|newest| skip.as_ref().is_some_and(|skip| skip != newest));
         self.skip = skip;
-        (self.asking, self.placing) = (None, None);
+        (self.asking, self.placing, self.listed) = (None, None, None);
         self.hear();
     }
 
@@ -176,6 +176,7 @@ impl PodmanSource {
         }
         // A replay that was under way ends where it would have ended.
         let replaying = self.replaying.take().filter(|_| subscription.continues);
+        self.unreadables.again();
         self.adopt(subscription);
         self.replaying = replaying;
     }
@@ -359,7 +360,10 @@ impl PodmanSource {
                         }
                     } else if event.nanoseconds().is_some_and(|at| Duration::from_nanos(at) < self.from) {
                         self.recent.insert(token.as_ref());
-                        self.last = token.clone().or(self.last.take());
+                        if token.is_some() {
+                            self.last.clone_from(&token);
+                            self.unreadables.pass();
+                        }
                         self.progress.reach(self.last.as_ref());
                     } else if let Some(unknown) = unknown_member(&known, &event) {
                         drained.unknown = Some(unknown);
@@ -374,15 +378,23 @@ impl PodmanSource {
                         } else {
                             translate(self.client.id(), &mut known, &event, token.as_ref(), out);
                         }
-                        self.last = token.clone().or(self.last.take());
+                        if token.is_some() {
+                            self.last.clone_from(&token);
+                            self.unreadables.pass();
+                        }
                         self.progress.reach(self.last.as_ref());
                         self.recent.insert(token.as_ref());
+                    }
+                    if let Some((_, listing)) = self.listed.take_if(|(newest, _)| token.as_ref() == Some(newest)) {
+                        out.push(Signal::new(SignalBody::Full(listing)).with_token(self.last.clone()));
                     }
                     if token.is_some() && token == self.replaying {
                         self.replaying = None;
                         out.push(Signal::new(SignalBody::CaughtUp).with_token(self.last.clone()));
                     }
                 }
+                // Those before the position are no news either.
+                Framed::Unreadable(bytes) if self.skip.is_some() || !self.unreadables.is_news(bytes) => {}
                 Framed::Unreadable(bytes) => {
                     let body = subject(bytes).map_or(SignalBody::Lost(Gap::Undecodable), SignalBody::Hint);
                     tracing::warn!(backend = %self.client.id(), signal = ?body, "a message cannot be read");
@@ -415,14 +427,18 @@ impl PodmanSource {
                         self.probe = None;
                         Poll::Ready(Err(error))
                     }
-                    Ok(Probed { subscription, listing }) => {
+                    Ok(Probed { subscription, listing, newest }) => {
                         let continues = subscription.as_ref().is_none_or(|subscription| subscription.continues);
                         match subscription {
                             Some(subscription) => self.replace(subscription),
                             None => self.hear(),
                         }
-                        if continues {
-                            self.pending.push_back(SignalBody::Full(listing));
+                        let is_ahead =
+                            |newest: &ResumeToken| self.last.as_ref() != Some(newest) && !self.recent.contains(newest);
+                        match newest.filter(is_ahead) {
+                            _ if !continues => {}
+                            Some(newest) => self.listed = Some((newest, listing)),
+                            None => self.pending.push_back(SignalBody::Full(listing)),
                         }
                         Poll::Ready(Ok(()))
                     }
@@ -433,8 +449,8 @@ impl PodmanSource {
             tracing::debug!(backend = %self.client.id(), "the event stream is silent: proving it");
             let (again, inspector) = (self.again(), Arc::clone(&self.inspector));
             self.probe = Some(Box::pin(async move {
-                let (_, subscription) = again.await?;
-                Ok(Probed { subscription, listing: inspector.list_now(Detail::Summary).await? })
+                let (client, subscription) = again.await?;
+                Probed::of(&client, subscription, &inspector).await
             }));
         }
     }
@@ -452,92 +468,6 @@ fn is_beyond(event: &Event<'_>, skip: &ResumeToken) -> bool {
     looked_for.zip(event.nanoseconds()).is_some_and(|(latest, at)| Duration::from_nanos(at) > latest)
 }
 
-/// The container of this message, if it may be an infra container and is not known; true if its name says so.
-fn unknown_member(known: &Known, event: &Event<'_>) -> Option<(InstanceId, bool)> {
-    let id = event.container()?;
-    if event.kind() != Kind::Container || event.action() == Action::Nothing || known.is_infra(id).is_some() {
-        return None;
-    }
-    // `died` of Podman 4 does not name the pod, so a container that is met by its end alone may be in one.
-    if event.pod().is_none() && event.action() != Action::Died {
-        return None;
-    }
-    let name = event.name().unwrap_or_default();
-    let by_name = match event.pod() {
-        Some(pod) => has_infra_name(name, pod),
-        None => name.len() == "123456789012-infra".len() && name.ends_with("-infra"),
-    };
-    Some((InstanceId::from(id), by_name))
-}
-
-/// Translates a message into signals; none for one that is about no container.
-fn translate(
-    backend: &BackendId,
-    known: &mut Known,
-    event: &Event<'_>,
-    token: Option<&ResumeToken>,
-    out: &mut Vec<Signal>,
-) {
-    let at = event.at();
-    let mut push = |body| out.push(Signal::new(body).with_token(token.cloned()).with_at(at));
-    let action = event.action();
-    if event.kind() == Kind::System {
-        if action == Action::Refresh {
-            push(SignalBody::Lost(Gap::RuntimeRestarted));
-        }
-        return;
-    }
-    let Some(id) = event.container() else { return };
-    if known.is_infra(id) == Some(true) {
-        if event.kind() == Kind::Container && action == Action::Remove {
-            known.forget(id);
-            event.pod().into_iter().for_each(|pod| known.forget_pod(pod));
-        }
-        return;
-    }
-    if event.kind() == Kind::Network {
-        let id = InstanceId::from(id);
-        known.rewire(&id);
-        return push(SignalBody::Hint(id));
-    }
-    let (state, exit) = match action {
-        Action::Nothing | Action::Checked => return,
-        Action::Remove => {
-            known.forget(id);
-            return push(SignalBody::Gone(InstanceId::from(id)));
-        }
-        Action::Refresh | Action::Rotated | Action::Other => return push(SignalBody::Hint(InstanceId::from(id))),
-        Action::Create => (InstanceState::Created, None),
-        Action::Start | Action::Unpause => (InstanceState::Running, None),
-        Action::Pause => (InstanceState::Paused, None),
-        Action::Died => (InstanceState::Stopped, event.exit_code().map(ExitStatus::code)),
-    };
-    known.learn(id, false);
-    if action == Action::Start {
-        known.begins(id);
-    }
-    let described = normalize::described(backend, event, state).map(|mut instance| {
-        if let Some(name) = event.pod().and_then(|pod| known.pod(pod)) {
-            instance.group = Some(normalize::pod(name));
-        }
-        Arc::new(instance)
-    });
-    let id = InstanceId::from(id);
-    let is_frozen = matches!(action, Action::Pause | Action::Unpause);
-    let described = described.filter(|_| !is_frozen);
-    push(SignalBody::Edge(Edge { id: id.clone(), incarnation: None, state, exit, described }));
-    if !is_frozen {
-        push(SignalBody::Hint(id));
-    }
-}
-
-/// The container that an unreadable message is about.
-fn subject(bytes: &[u8]) -> Option<InstanceId> {
-    let message: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-    let id = message.get("Actor").and_then(|actor| actor.get("ID")).or_else(|| message.get("id"))?;
-    id.as_str().filter(|id| !id.is_empty()).map(InstanceId::from)
-}
-
 #[async_trait]
 impl Source for PodmanSource {
     fn learn(&mut self, known: &[Arc<Instance>]) {
@@ -551,6 +481,7 @@ impl Source for PodmanSource {
         (self.feed, self.poller, self.asking, self.placing) = (None, None, None, None);
         self.checked.clear();
         self.recent.clear();
+        self.unreadables.pass();
         self.pending.clear();
         self.broken = None;
         self.from = Duration::ZERO;

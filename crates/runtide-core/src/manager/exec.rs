@@ -65,6 +65,9 @@ pub trait ExecManager: fmt::Debug + Send + Sync {
 ///   stops holds the process back.
 /// * The output ends without an error only if the process ended as well. A connection that breaks, or a runtime that no longer knows
 ///   the process, is an `Err`.
+/// * A runtime may close the connection before it knows that the process is over; then a process that runs at the end of its output is
+///   given a time to end, 10 s with Docker. So there, what something in between (a proxy, `ssh`) cuts off within the last 10 s of a process
+///   cannot be told from the end, and is an end without an error. The backend's documentation says where that is so.
 /// * Dropping the session detaches. A process that goes on without its session, as on most runtimes, is not blocked by the missing
 ///   reader; the backend's documentation says whether it goes on.
 pub struct ExecSession {

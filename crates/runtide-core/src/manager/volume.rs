@@ -29,6 +29,9 @@ pub trait VolumeManager: Debug + Send + Sync {
 
     /// Removes a volume; `Unchanged` if it is already gone.
     ///
+    /// A volume of Docker or Podman has no id but its name: it is the one that has the name when the runtime carries the removal out, which
+    /// is another one if another client removed it and made it again in the meantime.
+    ///
     /// # Errors
     /// `Conflict` while instances use it.
     async fn remove(&self, volume: &VolumeId) -> Result<Effect>;

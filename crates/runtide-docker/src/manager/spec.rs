@@ -17,6 +17,7 @@ use runtide_core::{
     manager::{InstanceSpec, MountSource, NetworkAttachment, RestartPolicy as Restart},
 };
 
+use runtide_engine::image::unmistakable;
 pub(super) use runtide_engine::{is_host_name, shown};
 
 use super::{
@@ -151,7 +152,7 @@ fn image(spec: &InstanceSpec) -> Result<String, Refused> {
         Some(image) if !image.bytes().all(|byte| byte.is_ascii_graphic()) => {
             invalid("image", format!("'{}' is not an image's name", shown(image)))
         }
-        Some(image) => Ok(image.to_owned()),
+        Some(image) => Ok(unmistakable(image).into_owned()),
     }
 }
 

@@ -1,7 +1,9 @@
 //! [`Output`]: the output of a process, read from an upgraded connection to its true end.
 //!
 //! The connection has no end of its own: a daemon that is killed closes it as one does whose process ended. So at the end of the
-//! bytes the process is inspected, and if it is not over, the output broke off. A connection that is silent for long may be
+//! bytes the process is inspected, and if it is not over, the output broke off. Where the daemon ends the output before it knows that the
+//! process is over, that is a matter of ten seconds: a connection that something in between cut within the last ten of a process is taken
+//! for the end there. A connection that is silent for long may be
 //! half-open: the process is inspected then too, on another connection.
 //!
 //! No more than a chunk is buffered. The subscriber's own poll reads the socket, so that a slow subscriber holds the process back.
@@ -27,7 +29,7 @@ use crate::{
 /// Bytes read at once, at most.
 const CHUNK: usize = 64 * 1024;
 
-/// Time that the daemon has to record the end of a process whose output ended, and to end the output of one that ended.
+/// Time that a daemon has, at most, to record the end of a process whose output ended, and to end the output of one that ended.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Inspections in a row that may fail while the connection is silent.
@@ -58,6 +60,12 @@ pub trait Subject: Send + Sync + 'static {
 
     /// The output ended.
     fn output_ended(&self) {}
+
+    /// The daemon records the end of the process before it ends the output. Else it learns of both apart, and a process that runs at the
+    /// end of its output is given 10 s.
+    fn is_recorded_first(&self) -> bool {
+        false
+    }
 
     /// True for an error of the daemon's connection, which an engine without frames of its own for that writes as the last words of
     /// the standard error.
@@ -220,21 +228,21 @@ impl<S: Subject> Output<S> {
 
     /// Succeeds if the process is over, so that its output is whole.
     async fn end(&self) -> Result<Option<ExitStatus>> {
+        let running = || {
+            let message = "the output ended and the process still runs: it closed its output, or the connection broke";
+            Err(self.subject.owner().error(ErrorKind::Unavailable, message))
+        };
         let over = async {
             loop {
                 match self.subject.observe().await? {
                     Seen::Over(exit) => return Ok(exit),
+                    Seen::Alive if self.subject.is_recorded_first() => return running(),
                     Seen::Alive => tokio::time::sleep(Duration::from_millis(50)).await,
                     Seen::Lost => return Err(self.lost()),
                 }
             }
         };
-        let over = tokio::time::timeout(ENDS_WITHIN, over).await;
-        let owner = self.subject.owner();
-        over.unwrap_or_else(|_| {
-            let message = "the output ended and the process still runs: it closed its output, or the connection broke";
-            Err(owner.error(ErrorKind::Unavailable, message))
-        })
+        tokio::time::timeout(ENDS_WITHIN, over).await.unwrap_or_else(|_| running())
     }
 
     fn lost(&self) -> Error {

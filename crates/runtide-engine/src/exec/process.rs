@@ -55,6 +55,9 @@ pub trait Records: Send + Sync + 'static {
     /// Time that the daemon has to write down the end of a process, and that of one whose container ended.
     const SETTLES_WITHIN: Duration;
 
+    /// As [`Subject::is_recorded_first`].
+    const IS_RECORDED_FIRST: bool;
+
     /// The call that made the process.
     fn owner(&self) -> &Owner<Self::Dialect>;
 
@@ -170,6 +173,10 @@ impl<R: Records> Subject for Process<R> {
 
     fn output_ended(&self) {
         self.output_ended.send_replace(true);
+    }
+
+    fn is_recorded_first(&self) -> bool {
+        R::IS_RECORDED_FIRST
     }
 
     fn is_daemons(&self, stderr: &[u8]) -> bool {

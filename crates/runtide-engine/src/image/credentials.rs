@@ -2,17 +2,24 @@
 //! engine reads.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE},
 };
-use runtide_core::{Error, ErrorKind, Result, backend::CallSite, manager::Secret};
+use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
+use runtide_core::{
+    Error, ErrorKind, Result,
+    backend::{CallSite, saturating_add},
+    manager::Secret,
+};
 use serde::{Deserialize, Serialize};
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::helper;
 
@@ -20,6 +27,8 @@ use super::helper;
 const INDEX: &str = "https://index.docker.io/v1/";
 /// Largest configuration file that is read, in bytes.
 const LARGEST_FILE: u64 = 4 << 20;
+/// Helpers that run at a time.
+const AT_ONCE: usize = 8;
 
 /// The proof of a user at a registry.
 #[derive(Clone, Default)]
@@ -245,32 +254,75 @@ impl ClientConfig {
         }
     }
 
-    /// The credentials of every registry that the configuration knows, as a build needs them. A helper or an entry that fails is
-    /// left out, and named in the log.
-    pub async fn all(&self, site: CallSite<'_>) -> BTreeMap<String, RegistryAuth> {
-        let mut found = BTreeMap::new();
-        let mut keys: Vec<String> = self.auths.iter().flatten().map(|(key, _)| key.clone()).collect();
+    /// The credentials of every registry that the configurations know, as a build needs them; of two, the first one's count. Helpers are
+    /// asked at once, some of them at a time. One that fails or an entry that cannot be read is left out, and named in the log, as are
+    /// those that have not answered within 30 s in all.
+    pub async fn all(site: CallSite<'_>, configs: &[Self]) -> BTreeMap<String, RegistryAuth> {
+        Self::all_within(site, configs, helper::DEADLINE).await
+    }
+
+    async fn all_within(site: CallSite<'_>, configs: &[Self], deadline: Duration) -> BTreeMap<String, RegistryAuth> {
+        let until = saturating_add(Instant::now(), deadline);
+        let mut found: BTreeMap<String, (usize, RegistryAuth)> = BTreeMap::new();
+        let mut note = |key: String, rank: usize, auth: Result<Option<RegistryAuth>>| match auth {
+            Ok(Some(auth)) => {
+                let known = found.entry(key).or_insert_with(|| (rank, auth.clone()));
+                if rank < known.0 {
+                    *known = (rank, auth);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, registry = key, "its credentials are left out"),
+        };
+        let mut keys = Vec::with_capacity(configs.len());
+        for config in configs {
+            keys.push(config.keys(site, until));
+        }
+        let keys = join_all(keys).await;
+        let permits = Semaphore::new(AT_ONCE);
+        let mut answers = FuturesUnordered::new();
+        for (rank, (config, keys)) in configs.iter().zip(keys).enumerate() {
+            for key in keys {
+                let Some(name) = config.helper(&key) else {
+                    let auth = config.listed(site, &key);
+                    note(key, rank, auth);
+                    continue;
+                };
+                let permits = &permits;
+                answers.push(async move {
+                    let _permit = permits.acquire().await;
+                    let auth = config.ask(site, name, &key).await;
+                    (key, rank, auth)
+                });
+            }
+        }
+        loop {
+            match tokio::time::timeout_at(until, answers.next()).await {
+                Ok(Some((key, rank, auth))) => note(key, rank, auth),
+                Ok(None) => break,
+                Err(_) => {
+                    tracing::warn!("credential helpers did not answer within {deadline:?}: what they have is left out");
+                    break;
+                }
+            }
+        }
+        drop(answers);
+        found.into_iter().map(|(key, (_, auth))| (key, auth)).collect()
+    }
+
+    /// The registries that the configuration knows.
+    async fn keys(&self, site: CallSite<'_>, until: Instant) -> BTreeSet<String> {
+        let mut keys: BTreeSet<String> = self.auths.iter().flatten().map(|(key, _)| key.clone()).collect();
         keys.extend(self.helpers.iter().flatten().map(|(key, _)| key.clone()));
         if let Some(store) = self.store.as_deref().filter(|store| !store.is_empty()) {
-            match helper::list(site, self.programs.as_deref(), store).await {
-                Ok(listed) => keys.extend(listed),
-                Err(error) => tracing::warn!(%error, "the credentials' store cannot be listed"),
+            let listed = helper::list(site, self.programs.as_deref(), store);
+            match tokio::time::timeout_at(until, listed).await {
+                Ok(Ok(listed)) => keys.extend(listed),
+                Ok(Err(error)) => tracing::warn!(%error, "the credentials' store cannot be listed"),
+                Err(_) => tracing::warn!(store, "the credentials' store was not listed in time"),
             }
         }
-        keys.sort_unstable();
-        keys.dedup();
-        for key in keys {
-            let auth = match self.helper(&key) {
-                Some(name) => self.ask(site, name, &key).await,
-                None => self.listed(site, &key),
-            };
-            match auth {
-                Ok(Some(auth)) => drop(found.insert(key, auth)),
-                Ok(None) => {}
-                Err(error) => tracing::warn!(%error, registry = key, "its credentials are left out"),
-            }
-        }
-        found
+        keys
     }
 
     /// Name of the program that has this registry's credentials.
@@ -407,7 +459,7 @@ mod tests {
             assert!(error.kind() == ErrorKind::InvalidInput && error.to_string().contains(registry), "{error}");
         }
         let id = BackendId::from("engine:test");
-        let all = config.all(CallSite::new("engine.build", &id)).await;
+        let all = ClientConfig::all(CallSite::new("engine.build", &id), &[config]).await;
         assert_eq!(
             all.keys().map(String::as_str).collect::<Vec<_>>(),
             [INDEX, "https://legacy.example/v2/", "localhost:5000", "t.example"]
@@ -431,6 +483,49 @@ mod tests {
         assert!(error.kind() == ErrorKind::InvalidInput && !format!("{error:?}").contains("hunter2"), "{error:?}");
         let error = ClientConfig::of_variable(site, r#"{"auths": {"a.b": "hunter2"}}"#).unwrap_err();
         assert!(error.kind() == ErrorKind::InvalidInput && !format!("{error:?}").contains("hunter2"), "{error:?}");
+    }
+
+    /// A configuration with helpers of these registries, which run this script, and an entry of another one.
+    #[cfg(unix)]
+    fn helped(script: &str, registries: usize) -> (tempfile::TempDir, ClientConfig) {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("docker-credential-fake");
+        std::fs::write(&path, format!("#!/bin/sh\nread -r host\ncd \"${{0%/*}}\"\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let helpers = (0..registries).map(|at| format!(r#""r{at}.example":"fake""#)).collect::<Vec<_>>().join(",");
+        let mut config =
+            config(&format!(r#"{{"auths":{{"z.example":{{"auth":"dTpw"}}}},"credHelpers":{{{helpers}}}}}"#));
+        config.programs = Some(folder.path().to_owned());
+        (folder, config)
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn helpers_are_asked_at_once_and_the_first_configuration_counts() {
+        // None answers before all of them run.
+        let script = r#"touch "begun-$host"; while [ "$(ls begun-* | wc -l)" -lt 6 ]; do sleep 0.05; done
+            echo "{\"Username\":\"helper\",\"Secret\":\"of $host\"}""#;
+        let (_folder, helped) = helped(script, 6);
+        let other = config(r#"{"auths":{"r0.example":{"auth":"dTpw"},"y.example":{"auth":"dTpw"}}}"#);
+        let id = BackendId::from("engine:test");
+        let all = ClientConfig::all(CallSite::new("engine.build", &id), &[helped, other]).await;
+        assert_eq!(all.len(), 8, "{all:?}");
+        assert_eq!(all["r0.example"].username, "helper");
+        assert_eq!(exposed(all["r5.example"].password.as_ref()), "of r5.example");
+        assert_eq!((all["y.example"].username.as_str(), all["z.example"].username.as_str()), ("u", "u"));
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn helpers_that_do_not_answer_are_bounded_together_and_hide_no_entry() {
+        let (folder, helped) = helped("touch \"begun-$host\"; exec sleep 1000", 40);
+        let id = BackendId::from("engine:test");
+        let site = CallSite::new("engine.build", &id);
+        let all = ClientConfig::all_within(site, &[helped], Duration::from_secs(2)).await;
+        assert_eq!(all.keys().collect::<Vec<_>>(), ["z.example"]);
+        let begun = std::fs::read_dir(folder.path()).unwrap().count() - 1;
+        assert!(begun <= AT_ONCE, "{begun} of them were asked, one after another");
     }
 
     #[tokio::test]

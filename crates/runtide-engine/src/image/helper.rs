@@ -14,7 +14,7 @@ use tokio::{
 };
 
 /// A keychain may have to ask its user.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 /// Largest answer, in bytes.
 const LARGEST: u64 = 1 << 20;
 /// Begin of an answer that is shown in an error, in characters.

@@ -121,6 +121,7 @@ async fn create<D: Dialect>(
     request: Request,
 ) -> Result<CreateGuard> {
     let of = client.outliving_close();
+    let outliving = of.clone();
     let guard = move || {
         CreateGuard::new(of.site(operation), &name, of.deadline(), {
             let (client, name) = (of.clone(), name.clone());
@@ -132,7 +133,7 @@ async fn create<D: Dialect>(
         Ok(_) => Ok(first),
         Err(error) => {
             first.keep();
-            late::undo(&error, guard).await;
+            late::undo(&outliving, operation, &error, guard).await;
             Err(error)
         }
     }

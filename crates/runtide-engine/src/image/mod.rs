@@ -21,7 +21,7 @@ pub use self::{
     credentials::{ClientConfig, RegistryAuth, config_header},
     description::{Description, list},
     home::Homes,
-    named::{checked, named, path_of, tag_named},
+    named::{checked, named, path_of, tag_named, unmistakable},
     reference::{Malformed, Name, Reference},
     running::{Goal, Running, uploaded},
     upload::{Upload, as_read_error},

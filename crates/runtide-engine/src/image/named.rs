@@ -1,16 +1,34 @@
 //! The names that callers give, checked before they become a part of a request.
 
+use std::borrow::Cow;
+
 use runtide_core::{Error, ErrorKind, ImageRef, Result, backend::CallSite};
 
 use super::{Name, Reference};
-use crate::request::segment;
+use crate::{names::SHORT_ID, request::segment};
 
-/// Refuses what could be neither an id nor a name.
+/// Refuses what could be neither an id nor a name. A name is not taken for the beginning of an id: see [`unmistakable`].
 ///
 /// # Errors
 /// `InvalidInput`, with the reason.
-pub fn checked<'a>(site: CallSite<'_>, image: &'a ImageRef) -> Result<&'a str> {
-    Reference::parse(image.as_str()).map(|_| image.as_str()).map_err(|why| malformed(site, image, &why.to_string()))
+pub fn checked<'a>(site: CallSite<'_>, image: &'a ImageRef) -> Result<Cow<'a, str>> {
+    Reference::parse(image.as_str())
+        .map(|_| unmistakable(image.as_str()))
+        .map_err(|why| malformed(site, image, &why.to_string()))
+}
+
+/// The name with its usual tag, where both engines would take it for the beginning of an id as well: they take any beginning that only one
+/// image has, so that a second removal of `cafe` removes another image. Twelve and more characters are an id, as their commands show it.
+///
+/// ```
+/// assert_eq!(runtide_engine::image::unmistakable("cafe"), "cafe:latest");
+/// for same in ["cafe:1", "web", "a/cafe", "4481b2db2b9f"] {
+///     assert_eq!(runtide_engine::image::unmistakable(same), same);
+/// }
+/// ```
+pub fn unmistakable(image: &str) -> Cow<'_, str> {
+    let is_hexadecimal = !image.is_empty() && image.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hexadecimal && image.len() < SHORT_ID { Cow::Owned(format!("{image}:latest")) } else { Cow::Borrowed(image) }
 }
 
 /// Refuses what could not be a name.

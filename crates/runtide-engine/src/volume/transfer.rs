@@ -99,13 +99,17 @@ impl<D: Dialect> Transfer<D> {
     /// The caller's archive, as a whole, and checked, with the folder that it is the content of.
     ///
     /// # Errors
-    /// `InvalidInput` for one that is none, or not whole.
-    pub async fn collect(&self, mut archive: ByteReader) -> Result<(SpoolReader, Option<Folder>)> {
+    /// `InvalidInput` for one that is none, or not whole; `Cancelled` once the client was closed.
+    pub async fn collect(&self, archive: ByteReader) -> Result<(SpoolReader, Option<Folder>)> {
+        // Without a deadline: it is the caller's own stream.
+        self.client.until_closed(self.operation, self.collect_all(archive)).await
+    }
+
+    async fn collect_all(&self, mut archive: ByteReader) -> Result<(SpoolReader, Option<Folder>)> {
         let invalid = |flaw: ArchiveFlaw| self.error(ErrorKind::InvalidInput, flaw.to_string());
         let (mut writer, reader) = spool();
         let mut check = ArchiveCheck::default();
         loop {
-            // No deadline: it is the caller's own stream.
             let mut chunk = BytesMut::with_capacity(CHUNK);
             let read = archive.read_buf(&mut chunk).await;
             let read = read.map_err(|error| {

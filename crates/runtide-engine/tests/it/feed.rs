@@ -59,6 +59,32 @@ async fn a_refusal_is_an_error_whether_it_comes_at_once_or_late() {
         refused.notify_one();
         let error = poll_fn(|cx| feed.poll_more(cx)).await.unwrap_err();
         assert_eq!(error.message(), "no events logger");
+        for _ in 0..2 {
+            assert!(!poll_fn(|cx| feed.poll_more(cx)).await.unwrap(), "it never has more");
+        }
+    };
+    tokio::select! { () = used => {}, () = serve => {} }
+}
+
+#[tokio::test]
+async fn a_value_that_never_ends_is_an_error_and_then_the_end() {
+    let daemon = Daemon::new();
+    let client = daemon.client(Duration::from_secs(60));
+    let serve = daemon.serve(|_, mut stream| async move {
+        stream.write_all(HEAD).await.unwrap();
+        let chunk = [b"10000\r\n", vec![b'1'; 1 << 16].as_slice(), b"\r\n"].concat();
+        while stream.write_all(&chunk).await.is_ok() {}
+    });
+    let used = async {
+        let mut feed = Feed::open(&client, "demo.events", Request::get("/events")).await.unwrap();
+        let error = loop {
+            match poll_fn(|cx| feed.poll_more(cx)).await {
+                Ok(more) => assert!(more),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+        assert!(!poll_fn(|cx| feed.poll_more(cx)).await.unwrap(), "it never has more");
     };
     tokio::select! { () = used => {}, () = serve => {} }
 }

@@ -1,5 +1,7 @@
 //! [`Provision`]: create a container from a spec.
 
+mod references;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use runtide_core::{
@@ -9,11 +11,9 @@ use runtide_core::{
 };
 use runtide_engine::{Request, create::Creation, late::LATEST_ANSWER, segment};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::{
     container::is_taken,
-    network,
     objects::CONTAINERS,
     spec::{self, Refused},
 };
@@ -59,7 +59,7 @@ impl ProvisionManager for Provision {
 }
 
 async fn create(client: &Client, mut request: spec::Request) -> Result<InstanceId> {
-    name_networks(client, &mut request).await?;
+    references::resolve(client, &mut request).await?;
     for volume in &request.volumes {
         if !exists(client, "volumes", volume).await? {
             let error = client.site(OPERATION).error(ErrorKind::NotFound, "there is no such volume");
@@ -123,21 +123,6 @@ fn taken(client: &Client, name: &str) -> Error {
 
 async fn call(client: &Client, request: Request) -> Result<Bytes> {
     Box::pin(client.call(OPERATION, request, client.deadline())).await
-}
-
-/// Names each network as it is called: Podman would take the beginning of another network's id as well.
-async fn name_networks(client: &Client, request: &mut spec::Request) -> Result<()> {
-    for given in &request.networks {
-        let name = network::name_of(client, OPERATION, given).await?;
-        let Some(joined) = request.body.get_mut("networks").and_then(Value::as_object_mut) else { continue };
-        if let Some(endpoint) = joined.remove(given)
-            && joined.insert(name, endpoint).is_some()
-        {
-            let error = client.site(OPERATION).error(ErrorKind::InvalidInput, "networks: this one is joined twice");
-            return Err(error.with_context("network", given).with_context("field", "networks"));
-        }
-    }
-    Ok(())
 }
 
 /// For what Podman finds by its whole name alone, and for images.

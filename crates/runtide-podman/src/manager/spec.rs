@@ -24,7 +24,7 @@ use runtide_core::{
 };
 use serde_json::{Map, Value, json};
 
-use runtide_engine::{is_host_name, shown};
+use runtide_engine::{image::unmistakable, is_host_name, shown};
 
 use super::container::{NO_NAME, is_name};
 
@@ -152,7 +152,7 @@ fn image(spec: &InstanceSpec) -> Result<String, Refused> {
         Some(image) if !image.bytes().all(|byte| byte.is_ascii_graphic()) => {
             invalid("image", format!("'{}' is not an image's name", shown(image)))
         }
-        Some(image) => Ok(image.to_owned()),
+        Some(image) => Ok(unmistakable(image).into_owned()),
     }
 }
 

@@ -156,6 +156,24 @@ async fn the_output_is_whole_only_if_the_process_is_over() {
     assert_eq!(control.wait().await.unwrap(), Some(ExitStatus::code(3)));
 }
 
+/// Podman holds the connection until it has written the exit down: one that ends before was cut by something in between.
+#[tokio::test]
+async fn an_output_that_ends_before_its_process_is_not_whole_though_the_process_ends_soon_after() {
+    let script = Script::new(frame(1, b"a"), Some(DONE));
+    let inspected = AtomicBool::new(false);
+    let service = Service::new(PODMAN, move |request| {
+        if request == "GET /exec/e1/json" && !inspected.swap(true, Ordering::SeqCst) {
+            return Reply::ok(RUNNING);
+        }
+        script.reply(request)
+    });
+    let open = session(&service.backend()).await;
+    let control = open.control.clone();
+    let (lines, end) = read(open).await;
+    assert_eq!((lines.len(), end.unwrap_err().kind()), (1, ErrorKind::Unavailable));
+    assert_eq!(control.wait().await.unwrap(), Some(ExitStatus::code(3)));
+}
+
 #[tokio::test]
 async fn an_exit_that_the_service_did_not_see_is_unknown_and_the_output_not_whole() {
     const CUT: &str = r#"{"Running":false,"CanRemove":true,"ExitCode":-1}"#;
@@ -443,4 +461,47 @@ async fn a_run_before_that_the_journal_has_late_is_not_the_one_that_a_session_st
     let open = backend.exec().unwrap().start_attached(&id(), AttachOptions::default()).await.unwrap();
     let exit = tokio::time::timeout(LIMIT, open.control.wait()).await.expect("it is over").unwrap();
     assert_eq!(exit, Some(ExitStatus::code(5)), "137 is that of the run before");
+}
+
+#[tokio::test]
+async fn the_record_of_a_process_that_does_not_begin_is_removed_where_there_is_a_request_for_it() {
+    const LATER: &str = "Libpod-Api-Version: 4.8.0\r\nServer: Libpod/4.8.0 (linux)\r\n";
+    const COULD_NOT: &str = r#"{"ID":"e1","Running":false,"CanRemove":true,"ExitCode":126,"Pid":0}"#;
+    const CREATED: &str = r#"{"ID":"e1","Running":false,"CanRemove":false,"ExitCode":0,"Pid":0}"#;
+    for (version, removes) in [(LATER, true), (PODMAN, false)] {
+        for (record, is_session) in [(COULD_NOT, true), (CREATED, false)] {
+            let script = Script::new([], Some(record));
+            let service = Service::new(version, move |request| match request {
+                "POST /exec/e1/start" => Reply::Whole(500, r#"{"message":"it cannot begin"}"#.to_owned()),
+                "POST /exec/e1/remove" => Reply::ok(""),
+                other => script.reply(other),
+            });
+            let backend = service.backend();
+            let begun = backend.exec().unwrap().exec(&id(), argv(&["true"])).await;
+            assert_eq!(begun.is_ok(), is_session, "{record}");
+            let removed = service.asked().iter().any(|request| request == "POST /exec/e1/remove");
+            assert_eq!(removed, removes, "{record}");
+            let detached = backend.exec().unwrap().exec_detached(&id(), argv(&["true"])).await;
+            assert_eq!(detached.err().unwrap().kind(), ErrorKind::Conflict, "{record}");
+            let removed = service.asked().iter().filter(|request| *request == "POST /exec/e1/remove").count();
+            assert_eq!(removed, if removes { 2 } else { 0 }, "{record}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_exec_that_is_dropped_before_it_begins_leaves_no_record_where_there_is_a_request_for_it() {
+    const LATER: &str = "Libpod-Api-Version: 4.8.0\r\nServer: Libpod/4.8.0 (linux)\r\n";
+    let script = Script::new([], Some(RUNNING));
+    let service = Service::new(LATER, move |request| match request {
+        "POST /exec/e1/start" => Reply::Silent,
+        "POST /exec/e1/remove" => Reply::Whole(409, r#"{"message":"it runs"}"#.to_owned()),
+        other => script.reply(other),
+    });
+    let backend = service.backend();
+    tokio::select! {
+        _ = session(&backend) => panic!("it has not begun"),
+        () = service.sees("POST /exec/e1/start") => {}
+    }
+    service.sees("POST /exec/e1/remove").await;
 }

@@ -150,6 +150,74 @@ async fn a_container_joins_the_network_that_was_named() {
     assert_eq!(sent.lock().unwrap().as_ref().unwrap()["networks"], serde_json::json!({ "lan": {} }));
 }
 
+#[tokio::test]
+async fn a_container_joins_the_pod_and_has_the_secrets_that_were_named() {
+    const SECRET: &str = "cafe0f6fd7d1aa00cafe0f6fd";
+    let sent = Arc::new(Mutex::new(None));
+    let kept = Arc::clone(&sent);
+    let service = Service::with_bodies(PODMAN, move |request, body| match request {
+        "GET /pods/shop/json" | "GET /pods/cafe/json" | "GET /pods/cafe0f6fd7d1/json" => {
+            Reply::ok(format!(r#"{{"Id":"{ID}","Name":"shop","State":"Running"}}"#))
+        }
+        "GET /secrets/key/json" | "GET /secrets/cafe/json" => {
+            Reply::ok(format!(r#"{{"ID":"{SECRET}","Spec":{{"Name":"key"}}}}"#))
+        }
+        "POST /containers/create" => {
+            *kept.lock().unwrap() = Some(serde_json::from_str::<Value>(body).unwrap());
+            made()
+        }
+        _ => no(404, "no such object"),
+    });
+    let spec = |key: &str, value: &str| {
+        let mut spec = InstanceSpec::of_image("localhost/a:1");
+        spec.native.insert(key.to_owned(), value.to_owned());
+        spec
+    };
+    for (key, value, kind) in [
+        ("pod", "cafe", ErrorKind::NotFound),
+        ("pod", "other", ErrorKind::NotFound),
+        ("pod", "../shop", ErrorKind::InvalidInput),
+        ("secrets", r#"[{"Source":"cafe"}]"#, ErrorKind::NotFound),
+        ("secrets", r#"[{"Source":"key"},{"source":"a?b"}]"#, ErrorKind::InvalidInput),
+    ] {
+        let error = create(&service, spec(key, value)).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{key}={value}: {error}");
+        assert_eq!(*sent.lock().unwrap(), None, "{key}={value}");
+    }
+    for (key, value, expected) in [
+        ("pod", "shop", Value::from(ID)),
+        ("pod", "cafe0f6fd7d1", Value::from(ID)),
+        ("secrets", r#"[{"Source":"key","Target":"t"}]"#, serde_json::json!([{"Source": SECRET, "Target": "t"}])),
+    ] {
+        create(&service, spec(key, value)).await.unwrap();
+        assert_eq!(sent.lock().unwrap().take().unwrap()[key], expected, "{value}");
+    }
+}
+
+#[tokio::test]
+async fn no_name_of_an_image_is_the_beginning_of_an_id() {
+    let sent = Arc::new(Mutex::new(String::new()));
+    let kept = Arc::clone(&sent);
+    let service = Service::with_bodies(PODMAN, move |request, body| {
+        if request == "POST /containers/create" {
+            body.clone_into(&mut kept.lock().unwrap());
+            return made();
+        }
+        no(404, "cafe:latest: image not known")
+    });
+    let (backend, image) = (service.backend(), "cafe".into());
+    let images = backend.images().unwrap();
+    assert!(!images.exists(&image).await.unwrap());
+    assert_eq!(images.remove(&image).await.unwrap(), Effect::Unchanged);
+    assert_eq!(images.inspect(&image).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(images.tag(&image, &"a:1".into()).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(images.save(&[image]).await.err().unwrap().kind(), ErrorKind::NotFound);
+    create(&service, InstanceSpec::of_image("cafe")).await.unwrap();
+    assert!(sent.lock().unwrap().contains(r#""image":"cafe:latest""#), "{sent:?}");
+    let asked = service.asked().into_iter().filter(|request| request.contains("/images/")).collect::<Vec<_>>();
+    assert!(asked.len() >= 5 && asked.iter().all(|request| request.contains("/cafe%3Alatest")), "{asked:?}");
+}
+
 /// A service with the pod `shop`, whose members are alive; its own stop has nothing to do.
 fn shop(member: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Service {
     Service::new(PODMAN, move |request| match request {

@@ -340,3 +340,61 @@ async fn a_container_that_makes_every_listing_fail_is_inspected_and_hides_no_oth
         assert!(seen.iter().any(|line| line.contains(&format!("{name} is running"))), "{seen:#?}");
     }
 }
+
+#[tokio::test]
+async fn a_proof_shows_its_listing_once_the_stream_has_reported_what_is_in_it() {
+    let first = message("a1", "start", 100, ALONE);
+    let news = message("a1", "died", 200, ALONE);
+    let (counted, all) = (AtomicUsize::new(0), first.clone() + &news);
+    // The first stream brings nothing any more, and the second one is slow: slower than a contradiction is doubted.
+    let service = Service::new(PODMAN, move |request| match request {
+        "GET /info" => Reply::ok(FILE),
+        _ if request.contains("stream=false") => {
+            Reply::ok(if counted.load(Ordering::SeqCst) > 1 { all.clone() } else { first.clone() })
+        }
+        _ if request.starts_with("GET /events") => match counted.fetch_add(1, Ordering::SeqCst) {
+            0 => Reply::Paced(Duration::ZERO, Vec::new()),
+            _ => Reply::Paced(Duration::from_millis(2_500), vec![first.clone(), news.clone()]),
+        },
+        _ if request.starts_with("GET /containers/json") => {
+            let state = if counted.load(Ordering::SeqCst) > 1 { "exited" } else { "running" };
+            Reply::ok(format!("[{}]", item("a1", state)))
+        }
+        other => panic!("{other}"),
+    });
+    let config = service.config().with_deadline(DEADLINE * 10).with_max_silence(Duration::from_secs(20));
+    let seen = lines(&PodmanBackend::new(config).unwrap(), &Notify::new(), |line| line.contains("stopped")).await;
+    let end = seen.last().unwrap();
+    assert!(!end.contains("comparison"), "the service reports it: {seen:#?}");
+    assert_eq!(seen.iter().filter(|line| line.starts_with('=')).count(), 1, "no listing contradicts: {seen:#?}");
+}
+
+#[tokio::test]
+async fn an_unreadable_message_costs_one_resync_and_not_one_for_each_proof_of_the_stream() {
+    const PROOFS: usize = 5;
+    for is_first in [false, true] {
+        let before = if is_first { String::new() } else { message("a1", "start", 100, ALONE) };
+        let unreadable = r#"{"Type":"container","Action":7,"timeNano":1796052116000000150}"#.to_owned() + "\n";
+        let news = message("a1", "died", 200, ALONE);
+        let (history, opened) = (before.clone(), AtomicUsize::new(0));
+        let service = Service::new(PODMAN, move |request| match request {
+            "GET /info" => Reply::ok(FILE),
+            _ if request.contains("stream=false") => Reply::ok(history.clone()),
+            _ if request.starts_with("GET /events") => {
+                let mut lines = vec![before.clone(), unreadable.clone()];
+                lines.retain(|line| !line.is_empty());
+                if opened.fetch_add(1, Ordering::SeqCst) >= PROOFS {
+                    lines.push(news.clone());
+                }
+                Reply::Paced(Duration::from_millis(10), lines)
+            }
+            _ if request.starts_with("GET /containers/json") => Reply::ok(format!("[{}]", item("a1", "running"))),
+            other => panic!("{other}"),
+        });
+        let config = service.config().with_max_silence(Duration::from_millis(800));
+        let backend = PodmanBackend::new(config).unwrap();
+        let seen = lines(&backend, &Notify::new(), |line| line.contains("stopped")).await;
+        let resyncs = seen.iter().filter(|line| line.starts_with('=')).count();
+        assert!(resyncs <= 2, "the beginning, and one for the message: {seen:#?}");
+    }
+}

@@ -66,14 +66,6 @@ fn making(kind: &'static str, answer: Reply) -> Service {
     })
 }
 
-async fn sees(service: &Service, begin: &str) {
-    let since = Instant::now();
-    while !service.asked().iter().any(|request| request.starts_with(begin)) {
-        assert!(since.elapsed() < Duration::from_secs(60), "no {begin} among {:?}", service.asked());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 #[tokio::test]
 async fn a_connection_that_breaks_before_the_answer_leaves_nothing() {
     for kind in KINDS {
@@ -86,7 +78,7 @@ async fn a_connection_that_breaks_before_the_answer_leaves_nothing() {
             let service = making(kind, answer.clone());
             let error = create(&service.backend(), kind, ("a", "b"), "localhost/a:1", "web").await.unwrap_err();
             assert_eq!(error.kind(), expected, "{kind}, {answer:?}: {error}");
-            sees(&service, &format!("DELETE /{kind}s/ours")).await;
+            service.sees(&format!("DELETE /{kind}s/ours")).await;
         }
     }
 }
@@ -100,11 +92,11 @@ async fn a_caller_who_gives_up_and_closes_leaves_nothing() {
         let (backend, begin) = (service.backend(), format!("POST /{kind}s/create"));
         tokio::select! {
             _ = create(&backend, kind, ("a", "b"), "localhost/a:1", "web") => panic!("there is no answer yet"),
-            () = sees(&service, &begin) => {}
+            () = service.sees(&begin) => {}
         }
         backend.close().await.unwrap();
         said.notify_one();
-        sees(&service, &format!("DELETE /{kind}s/ours")).await;
+        service.sees(&format!("DELETE /{kind}s/ours")).await;
     }
 }
 

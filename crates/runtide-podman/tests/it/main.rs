@@ -25,6 +25,7 @@ mod log_of_events;
 mod lost_creates;
 mod managers;
 mod networks;
+mod own_service;
 mod pods;
 mod rootless;
 mod rotation;

@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use runtide_podman::{Config, Endpoint, PodmanBackend};
@@ -33,6 +33,8 @@ pub(crate) enum Reply {
     Ending(Arc<Notify>),
     /// Not even a head.
     Silent,
+    /// The same; a test hears when the client gave the request up.
+    Abandoned(Arc<Notify>),
     /// An upgraded connection with these bytes, closed behind them, or kept open until the client gives up.
     Upgrade(Vec<u8>, bool),
     /// The connection is closed without an answer.
@@ -93,6 +95,15 @@ impl Service {
 
     pub(crate) fn backend(&self) -> PodmanBackend {
         PodmanBackend::new(self.config()).unwrap()
+    }
+
+    /// Until a request that begins so has come.
+    pub(crate) async fn sees(&self, begin: &str) {
+        let since = Instant::now();
+        while !self.asked().iter().any(|request| request.starts_with(begin)) {
+            assert!(since.elapsed() < Duration::from_secs(60), "no {begin} among {:?}", self.asked());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// The requests so far.
@@ -164,6 +175,12 @@ async fn serve(mut stream: UnixStream, headers: &str, answer: Arc<Answer>, log: 
                 let length = body.len();
                 let text = format!("HTTP/1.1 {status} Word\r\n{headers}Content-Length: {length}\r\n\r\n{body}");
                 stream.write_all(text.as_bytes()).await.ok()?;
+            }
+            Reply::Abandoned(gone) => {
+                // The rest of the request.
+                while matches!(stream.read(&mut [0; 4096]).await, Ok(1..)) {}
+                gone.notify_one();
+                return None;
             }
             Reply::Silent => {
                 let _until_it_goes = stream.read(&mut one).await.ok()?;

@@ -1,17 +1,23 @@
 //! Volumes, on a real Podman and on one that answers as a later one would.
 
-use std::{collections::BTreeMap, io::Read, time::Duration, time::Instant};
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use runtide_core::{
     Detail, ErrorKind, InstanceId, ListOptions, RuntimeBackend,
     manager::{ByteReader, Effect, LogOptions, Mount, MountSource, RemoveOptions, VolumeId, VolumeSpec},
 };
 use serde_json::Value;
-use tokio::io::AsyncReadExt;
+use tokio::{io::AsyncReadExt, sync::Notify};
 
 use crate::{
     bench::{Bench, LABEL},
-    scripted::{Reply, Service},
+    own_service::OwnService,
+    scripted::{PODMAN, Reply, Service},
 };
 
 /// A transfer's helper and its image have it from the volume.
@@ -238,6 +244,7 @@ async fn a_transfer_that_is_dropped_or_not_read_leaves_nothing() {
     let id = bench.volumes().create(&spec(&bench, "v")).await.unwrap();
     let large = archive_of(&[("big", 0o644, (0, 0), &vec![7; 16 << 20])]);
     bench.volumes().import(&id, reader(large)).await.unwrap();
+    let before = ids(&of_builds(&bench).await);
     // Trap D33: what is not read holds no other call, and the helper is gone once the service has given everything.
     let unread = bench.volumes().export(&id).await.unwrap();
     let full = ListOptions::default().with_detail(Detail::Full);
@@ -253,6 +260,9 @@ async fn a_transfer_that_is_dropped_or_not_read_leaves_nothing() {
         let archive = archive_of(&[("more", 0o644, (0, 0), &vec![8; 1 << 20])]);
         let _ = tokio::time::timeout(limit, bench.volumes().import(&id, reader(archive))).await;
     }
+    // The service makes a copy to its end, though nobody waits for it; tests beside this one make others.
+    let under_way: Vec<String> = ids(&of_builds(&bench).await).into_iter().filter(|id| !before.contains(id)).collect();
+    until_builds(&bench, |now| !ids(now).iter().any(|id| under_way.contains(id))).await;
     nothing_is_left(&bench).await;
     drop(unread);
     assert_eq!(bench.volumes().remove(&id).await.unwrap(), Effect::Changed, "no helper uses it any more");
@@ -328,4 +338,140 @@ async fn a_podman_that_exports_by_itself_is_asked_to() {
     let mut export = backend.volumes().unwrap().export(&"v1".into()).await.unwrap();
     export.read_to_end(&mut exported).await.unwrap();
     assert_eq!(entries(&exported)["a"].owner, (1, 2));
+}
+
+/// A service whose build never ends, though its image comes to be; a test hears when the request was given up.
+fn building(gone: &Arc<Notify>) -> Service {
+    let (gone, operation) = (Arc::clone(gone), Mutex::new(String::new()));
+    Service::new(PODMAN, move |request| match request {
+        "GET /volumes/v1/json" => Reply::ok(r#"{"Name":"v1","Driver":"local","Mountpoint":"/volumes/v1/_data"}"#),
+        _ if request.starts_with("POST /build?") => {
+            let at = request.find("volume-transfer-").unwrap();
+            request[at..at + "volume-transfer-".len() + 32].clone_into(&mut operation.lock().unwrap());
+            Reply::Abandoned(Arc::clone(&gone))
+        }
+        _ if request.starts_with("GET /images/json?") => {
+            let operation = operation.lock().unwrap();
+            Reply::ok(format!(r#"[{{"Id":"copy","Labels":{{"runtide.operation":"{operation}"}}}}]"#))
+        }
+        _ if request.starts_with("GET /containers/json?") => Reply::ok("[]"),
+        "DELETE /images/copy" => Reply::ok("{}"),
+        other => panic!("{other}"),
+    })
+}
+
+#[tokio::test]
+async fn the_copy_for_an_export_is_given_up_with_its_caller_and_with_the_backend() {
+    for is_closed in [false, true] {
+        let gone = Arc::new(Notify::new());
+        let service = building(&gone);
+        let backend = Arc::new(service.backend());
+        let exporting = tokio::spawn({
+            let backend = Arc::clone(&backend);
+            async move { backend.volumes().unwrap().export(&"v1".into()).await.err().unwrap().kind() }
+        });
+        service.sees("POST /build").await;
+        if is_closed {
+            backend.close().await.unwrap();
+            assert_eq!(exporting.await.unwrap(), ErrorKind::Cancelled);
+        } else {
+            exporting.abort();
+        }
+        let given_up = tokio::time::timeout(Duration::from_secs(60), gone.notified()).await;
+        assert!(given_up.is_ok(), "the request is still open; closed: {is_closed}");
+        service.sees("DELETE /images/copy").await;
+    }
+}
+
+#[tokio::test]
+async fn a_close_ends_an_import_whose_archive_does_not_come() {
+    let service = Service::new(PODMAN, |request| match request {
+        "GET /volumes/v1/json" => Reply::ok(r#"{"Name":"v1","Driver":"local","Mountpoint":"/volumes/v1/_data"}"#),
+        other => panic!("{other}"),
+    });
+    let backend = service.backend();
+    let (_writer, archive) = tokio::io::duplex(64);
+    let id = VolumeId::from("v1");
+    let import = backend.volumes().unwrap().import(&id, Box::pin(archive));
+    let close = async {
+        service.sees("GET /volumes/v1/json").await;
+        backend.close().await.unwrap();
+    };
+    let both = async { tokio::join!(import, close) };
+    let (imported, ()) = tokio::time::timeout(Duration::from_secs(60), both).await.expect("it ends with the close");
+    assert_eq!(imported.unwrap_err().kind(), ErrorKind::Cancelled);
+}
+
+/// Containers that a build works in: they are none of Podman's own.
+async fn of_builds(bench: &Bench) -> Vec<Value> {
+    let path = "/containers/json?all=true&external=true";
+    let listed = bench.daemon().ask("GET", path, &Value::Null).await.unwrap().json().unwrap();
+    listed.as_array().unwrap().iter().filter(|item| item["Pod"] == "" && item["State"] == "storage").cloned().collect()
+}
+
+fn ids(builds: &[Value]) -> Vec<String> {
+    builds.iter().map(|build| build["Id"].as_str().unwrap().to_owned()).collect()
+}
+
+async fn until_builds(bench: &Bench, wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    let begun = Instant::now();
+    loop {
+        let found = of_builds(bench).await;
+        if wanted(&found) {
+            return found;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(120), "{found:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A volume with this many MiB in it.
+async fn large(bench: &Bench, mib: usize) -> VolumeId {
+    let id = bench.volumes().create(&spec(bench, "large")).await.unwrap();
+    let content = vec![7; mib << 20];
+    bench.volumes().import(&id, reader(archive_of(&[("big", 0o644, (0, 0), &content)]))).await.unwrap();
+    id
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_copy_that_the_service_goes_on_with_when_its_export_is_dropped() {
+    let Some(bench) = Bench::alone("vol-given-up").await else { return };
+    let id = large(&bench, 256).await;
+    let before = of_builds(&bench).await.len();
+    tokio::select! {
+        _ = bench.volumes().export(&id) => panic!("it was not seen under way"),
+        _ = until_builds(&bench, |now| now.len() > before) => {}
+    }
+    until_builds(&bench, |now| now.len() <= before).await;
+    nothing_is_left(&bench).await;
+    bench.clear().await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_killed_in_its_copy_leaves_nothing_once_it_is_back() {
+    let Some(bench) = Bench::alone("vol-killed").await else { return };
+    let id = large(&bench, 256).await;
+    let mut service = OwnService::start().await;
+    // It is killed in the copy, in the image, in the container.
+    for pause in [0, 100, 300, 600, 1000] {
+        let (backend, before) = (service.backend(), of_builds(&bench).await.len());
+        let killed = async {
+            until_builds(&bench, |now| now.len() > before).await;
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            service.kill().await;
+        };
+        let (exported, ()) = tokio::join!(backend.volumes().unwrap().export(&id), killed);
+        match exported {
+            // The first look for what it made found nothing that listens.
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{pause} ms: {error}"),
+            Ok(mut export) => assert!(export.read_to_end(&mut Vec::new()).await.is_err(), "{pause} ms"),
+        }
+        service.restart().await;
+        nothing_is_left(&bench).await;
+        for left in of_builds(&bench).await {
+            let path = format!("/containers/{}?force=true", left["Id"].as_str().unwrap());
+            bench.daemon().ask("DELETE", &path, &Value::Null).await.unwrap();
+        }
+    }
+    bench.clear().await;
 }

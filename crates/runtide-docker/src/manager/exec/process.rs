@@ -91,6 +91,8 @@ impl Records for Record {
     const RESIZE: &'static str = "docker.exec_resize";
     /// Also the time to mark a process as running.
     const SETTLES_WITHIN: Duration = Duration::from_secs(5);
+    /// The end of the output and that of the process reach the daemon apart, the latter through containerd.
+    const IS_RECORDED_FIRST: bool = false;
 
     fn owner(&self) -> &Owner<Docker> {
         &self.owner

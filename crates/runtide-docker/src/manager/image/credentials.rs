@@ -35,18 +35,13 @@ pub(super) async fn of_registry(
 /// Those of every registry that the command knows, for a build. What cannot be read is left out, and named in the log.
 pub(super) async fn of_every_registry(client: &Client, operation: &'static str) -> BTreeMap<String, RegistryAuth> {
     let site = client.site(operation);
-    let mut all = BTreeMap::new();
     match stored(client, operation).await {
-        Ok(stored) => {
-            for config in stored {
-                for (registry, auth) in config.all(site).await {
-                    all.entry(registry).or_insert(auth);
-                }
-            }
+        Ok(stored) => ClientConfig::all(site, &stored).await,
+        Err(error) => {
+            tracing::warn!(%error, "the build is without the stored credentials");
+            BTreeMap::new()
         }
-        Err(error) => tracing::warn!(%error, "the build is without the stored credentials"),
     }
-    all
 }
 
 /// The command's configuration, the variable first. A folder that was named is all there is.

@@ -79,7 +79,7 @@ impl ImageManager for Images {
 
     async fn exists(&self, image: &ImageRef) -> Result<bool> {
         const OPERATION: &str = "docker.inspect_image";
-        let image = checked(self.client.site(OPERATION), image)?;
+        let image = &checked(self.client.site(OPERATION), image)?;
         match self.described(OPERATION, image).await {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -89,7 +89,7 @@ impl ImageManager for Images {
 
     async fn inspect(&self, image: &ImageRef) -> Result<ImageInfo> {
         const OPERATION: &str = "docker.inspect_image";
-        let described = self.described(OPERATION, checked(self.client.site(OPERATION), image)?).await?;
+        let described = self.described(OPERATION, &checked(self.client.site(OPERATION), image)?).await?;
         let create = |name: &str| {
             let body = serde_json::json!({
                 "Image": described.id(), "Entrypoint": ["/"], "Labels": {OWNER.0: OWNER.1}, "NetworkDisabled": true,
@@ -145,12 +145,12 @@ impl ImageManager for Images {
         }
         let mut request = Request::get("/images/get");
         for image in images {
-            let text = checked(self.client.site(OPERATION), image)?;
+            let text = &checked(self.client.site(OPERATION), image)?;
             let info = self.described(OPERATION, text).await?.into_info();
             // A name without a tag would be all images of that name.
             let exact = Name::parse(text).map(|name| ImageRef::from(name.exact().to_string()));
             let named = exact.ok().filter(|exact| info.tags.contains(exact));
-            request = request.with_query("names", named.as_ref().map_or(text, ImageRef::as_str));
+            request = request.with_query("names", named.as_ref().map_or(&**text, ImageRef::as_str));
         }
         // The daemon prepares all of the archive before it answers.
         let client = self.client.clone();
@@ -166,7 +166,7 @@ impl ImageManager for Images {
     async fn tag(&self, image: &ImageRef, tag: &ImageRef) -> Result<()> {
         const OPERATION: &str = "docker.tag_image";
         let (image, name) =
-            (checked(self.client.site(OPERATION), image)?, tag_named(self.client.site(OPERATION), tag)?);
+            (&checked(self.client.site(OPERATION), image)?, tag_named(self.client.site(OPERATION), tag)?);
         let request = Request::post(format!("/images/{}/tag", path_of(image)))
             .with_query("repo", name.repository())
             .with_query("tag", name.tag().unwrap_or_default());
@@ -176,7 +176,7 @@ impl ImageManager for Images {
 
     async fn remove(&self, image: &ImageRef) -> Result<Effect> {
         const OPERATION: &str = "docker.remove_image";
-        let image = checked(self.client.site(OPERATION), image)?;
+        let image = &checked(self.client.site(OPERATION), image)?;
         let request = Request::delete(format!("/images/{}", path_of(image)));
         match self.client.call(OPERATION, request, self.client.deadline()).await {
             Ok(_) => Ok(Effect::Changed),

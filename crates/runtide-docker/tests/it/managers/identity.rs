@@ -2,7 +2,7 @@
 
 use runtide_core::{
     ErrorKind, InstanceId, Result, RuntimeBackend, UnixSignal,
-    manager::{AttachOptions, ConnectOptions, LogOptions, RemoveOptions, StopOptions},
+    manager::{AttachOptions, ConnectOptions, Effect, InstanceSpec, LogOptions, RemoveOptions, StopOptions},
 };
 use runtide_docker::DockerBackend;
 
@@ -84,4 +84,26 @@ async fn a_verb_is_sent_to_the_container_that_was_inspected() {
         assert_eq!(seen.iter().find(by_name), None, "{is_running}");
         assert!(seen.iter().any(|request| request.starts_with(&format!("DELETE /containers/{ID}?"))), "{seen:?}");
     }
+}
+
+#[tokio::test]
+async fn no_name_of_an_image_is_the_beginning_of_an_id() {
+    let fake = Fake::new(|request| match request {
+        _ if request.starts_with("POST /containers/create") => {
+            Reply::Json(201, r#"{"Id":"made1","Warnings":[]}"#.to_owned())
+        }
+        _ => Reply::message(404, "No such image: cafe:latest"),
+    });
+    let image = "cafe".into();
+    let images = fake.backend.images().unwrap();
+    assert!(!images.exists(&image).await.unwrap());
+    assert_eq!(images.remove(&image).await.unwrap(), Effect::Unchanged);
+    assert_eq!(images.inspect(&image).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(images.tag(&image, &"a:1".into()).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(images.save(&[image]).await.err().unwrap().kind(), ErrorKind::NotFound);
+    fake.backend.provision().unwrap().create(&InstanceSpec::of_image("cafe")).await.unwrap();
+    let seen = fake.seen().into_iter().filter(|request| request.contains("/images/")).collect::<Vec<_>>();
+    assert!(seen.len() >= 5 && seen.iter().all(|request| request.contains("/cafe%3Alatest")), "{seen:?}");
+    let bodies = fake.bodies();
+    assert!(bodies.iter().any(|body| body.contains(r#""Image":"cafe:latest""#)), "{bodies:?}");
 }

@@ -251,3 +251,18 @@ async fn a_reader_that_fails_is_the_callers_error_and_reaches_no_volume() {
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
     assert_eq!(fake.seen(), ["GET /volumes/v"]);
 }
+
+#[tokio::test]
+async fn a_close_ends_an_import_whose_archive_does_not_come() {
+    let fake = with_archive(|_| Reply::empty());
+    let (_writer, archive) = tokio::io::duplex(64);
+    let id = "v".into();
+    let import = fake.backend.volumes().unwrap().import(&id, Box::pin(archive));
+    let close = async {
+        fake.sees("GET /volumes/v").await;
+        fake.backend.close().await.unwrap();
+    };
+    let both = async { tokio::join!(import, close) };
+    let (imported, ()) = tokio::time::timeout(Duration::from_secs(60), both).await.expect("it ends with the close");
+    assert_eq!(imported.unwrap_err().kind(), ErrorKind::Cancelled);
+}

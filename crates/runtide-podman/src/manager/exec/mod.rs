@@ -146,14 +146,17 @@ async fn create(call: Call<'_>, body: &Create<'_>, options: &ExecOptions) -> Res
 async fn exec(call: Call<'_>, options: &ExecOptions) -> Result<ExecSession> {
     let body = Create { detach_keys: Some(DETACH_KEYS), ..Create::of(options) };
     let record = create(call, &body, options).await?;
+    let unbegun = record.guard();
     let has_terminal = options.tty.is_some();
     let link = match hijack(call, start(&record, options)).await {
         Ok(link) => link,
         Err(refusal) if is_answer(&refusal) && record.could_not_run().await? => {
+            unbegun.undo().await;
             return Ok(not_run(record, options, &refusal));
         }
-        Err(refusal) => return Err(explained(call, refusal).await),
+        Err(refusal) => return unbegun.settle(Err(explained(call, refusal).await)).await,
     };
+    unbegun.keep();
     let process = Arc::new(Process::new(record));
     let Hijacked { reader, writer, .. } = link;
     let end = if has_terminal { End::Typed } else { End::HalfClose };
@@ -186,24 +189,28 @@ async fn exec_detached(call: Call<'_>, options: &ExecOptions) -> Result<Arc<dyn 
         return detached_with_terminal(call, record, options).await;
     }
     let record = create(call, &Create { attach_stdin: true, ..none }, options).await?;
+    let unbegun = record.guard();
     let mut link = match hijack(call, start(&record, options)).await {
         Ok(link) => link,
-        Err(refusal) => return Err(failed(call, refusal).await),
+        Err(refusal) => return unbegun.settle(Err(failed(call, refusal).await)).await,
     };
     // The service answers when the process runs, or could not be run.
     let is_over = record.could_not_run().await?;
     if is_over && let Some(reason) = record::reason(&mut link.reader).await {
-        return Err(call.error(ErrorKind::Conflict, reason));
+        return unbegun.settle(Err(call.error(ErrorKind::Conflict, reason))).await;
     }
+    unbegun.keep();
     let _ = link.writer.shutdown().await;
     Ok(Arc::new(Process::new(record)))
 }
 
 async fn detached_with_terminal(call: Call<'_>, record: Record, options: &ExecOptions) -> Result<Arc<dyn ExecControl>> {
     let body = Start { detach: true, tty: true, ..Start::default() };
+    let unbegun = record.guard();
     if let Err(refusal) = call.send(Request::post(record.path("start")).with_json(&body)).await {
-        return Err(failed(call, refusal).await);
+        return unbegun.settle(Err(failed(call, refusal).await)).await;
     }
+    unbegun.keep();
     if let Some(size) = options.tty
         && let Err(error) = record.resize(size).await
     {

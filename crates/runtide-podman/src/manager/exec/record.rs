@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use futures_util::stream;
 use runtide_core::{
     ErrorKind, ExitStatus, Result,
-    backend::lock,
+    backend::{CreateGuard, lock},
     manager::{LogSource, TtySize},
 };
 use runtide_engine::{
@@ -29,7 +29,7 @@ use serde::Deserialize;
 use tokio::{io::AsyncReadExt, time::Instant};
 
 use crate::{
-    client::{Client, EventLogger, Podman, is_status},
+    client::{Client, EventLogger, Podman, is_answer, is_status},
     ends,
     manager::container::{Call, Container},
 };
@@ -102,6 +102,17 @@ impl Record {
         }
     }
 
+    /// The guard that removes the record if its process does not begin. Before 4.8 it stays until the container ends.
+    pub(super) fn guard(&self) -> CreateGuard {
+        let client = self.client.undoing();
+        let owner = Owner { client: (*client).clone(), ..self.owner.of(self.owner.operation) };
+        let (removal, id) = (Arc::new((client, owner)), self.id.clone());
+        CreateGuard::new(self.client.site(self.owner.operation), &self.id, self.client.deadline(), move || {
+            let (removal, id) = (Arc::clone(&removal), id.clone());
+            async move { remove(&removal.0, &removal.1, &id).await }
+        })
+    }
+
     /// The path of something of this process's, as `start`.
     pub(super) fn path(&self, verb: &str) -> String {
         format!("/exec/{}/{verb}", self.id)
@@ -169,6 +180,18 @@ impl Record {
     }
 }
 
+/// Removes a record, where the service has a request for it. One of a process that runs stays.
+async fn remove(client: &Client, owner: &Owner<Podman>, id: &str) -> Result<()> {
+    if !client.last_server().is_some_and(|server| server.is_at_least(REMOVES_SINCE)) {
+        return Ok(());
+    }
+    let body = serde_json::json!({ "Force": false });
+    match owner.send(Request::post(format!("/exec/{id}/remove")).with_json(&body)).await {
+        Err(error) if !is_answer(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The reason in the bytes of a session whose program could not be run; `None`: there is none in them.
 pub(super) async fn reason(reader: &mut HijackedReader) -> Option<String> {
     let mut bytes = Vec::new();
@@ -201,6 +224,8 @@ impl Records for Record {
     const RESIZE: &'static str = "podman.exec_resize";
     /// The service itself waits 5 s for the exit.
     const SETTLES_WITHIN: Duration = Duration::from_secs(8);
+    /// Every version holds the connection until it has written the exit down.
+    const IS_RECORDED_FIRST: bool = true;
 
     fn owner(&self) -> &Owner<Podman> {
         &self.owner
@@ -267,13 +292,8 @@ impl Records for Record {
 
     /// Else it stays for minutes, in every inspection of the container.
     async fn over(&self) {
-        let version = self.client.last_server().map(|server| server.version.clone()).unwrap_or_default();
-        let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-        if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= REMOVES_SINCE {
-            let body = serde_json::json!({ "Force": false });
-            if let Err(error) = self.owner.send(Request::post(self.path("remove")).with_json(&body)).await {
-                tracing::debug!(%error, exec = self.id, "the record of a process that ended is left to the service");
-            }
+        if let Err(error) = remove(&self.client, &self.owner, &self.id).await {
+            tracing::debug!(%error, exec = self.id, "the record of a process that ended is left to the service");
         }
     }
 

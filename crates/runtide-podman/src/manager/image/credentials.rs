@@ -51,21 +51,20 @@ fn is_short(reference: &str, name: &Name) -> bool {
 /// refuse the whole request for.
 pub(super) async fn of_every_registry(client: &Client, operation: &'static str) -> BTreeMap<String, RegistryAuth> {
     let site = client.site(operation);
-    let mut all = BTreeMap::new();
-    match stored(client, operation).await {
-        Ok(stored) => {
-            for config in stored {
-                for (registry, auth) in config.all(site).await {
-                    if is_key(&registry) {
-                        all.entry(registry).or_insert(auth);
-                    } else {
-                        tracing::warn!(%registry, "its credentials are left out: it is no registry");
-                    }
-                }
-            }
+    let mut all = match stored(client, operation).await {
+        Ok(stored) => ClientConfig::all(site, &stored).await,
+        Err(error) => {
+            tracing::warn!(%error, "the request is without the stored credentials");
+            BTreeMap::new()
         }
-        Err(error) => tracing::warn!(%error, "the request is without the stored credentials"),
-    }
+    };
+    all.retain(|registry, _| {
+        let is_key = is_key(registry);
+        if !is_key {
+            tracing::warn!(%registry, "its credentials are left out: it is no registry");
+        }
+        is_key
+    });
     all
 }
 

@@ -105,7 +105,7 @@ impl ImageManager for Images {
 
     async fn exists(&self, image: &ImageRef) -> Result<bool> {
         const OPERATION: &str = "podman.inspect_image";
-        let image = checked(self.client.site(OPERATION), image)?;
+        let image = &checked(self.client.site(OPERATION), image)?;
         let request = Request::get(format!("/images/{}/exists", path_of(image)));
         match self.client.call(OPERATION, request, self.client.deadline()).await {
             Ok(_) => Ok(true),
@@ -118,7 +118,7 @@ impl ImageManager for Images {
 
     async fn inspect(&self, image: &ImageRef) -> Result<ImageInfo> {
         const OPERATION: &str = "podman.inspect_image";
-        let described = self.described(OPERATION, checked(self.client.site(OPERATION), image)?).await?;
+        let described = self.described(OPERATION, &checked(self.client.site(OPERATION), image)?).await?;
         let create = |name: &str| {
             // As root: a user or a group that the image names and does not have would keep its files from being read.
             let body = serde_json::json!({
@@ -179,7 +179,7 @@ impl ImageManager for Images {
         }
         let mut request = Request::get("/images/export?format=docker-archive");
         for image in images {
-            let text = checked(site, image)?;
+            let text = &checked(site, image)?;
             // The export answers 400 to an image that it does not have.
             self.described(OPERATION, text).await?;
             request = request.with_query("references", text);
@@ -198,7 +198,7 @@ impl ImageManager for Images {
     async fn tag(&self, image: &ImageRef, tag: &ImageRef) -> Result<()> {
         const OPERATION: &str = "podman.tag_image";
         let site = self.client.site(OPERATION);
-        let (image, name) = (checked(site, image)?, tag_named(site, tag)?);
+        let (image, name) = (&checked(site, image)?, tag_named(site, tag)?);
         let version = name.tag().unwrap_or_default();
         let repository = tag.as_str().strip_suffix(version).and_then(|rest| rest.strip_suffix(':'));
         let request = Request::post(format!("/images/{}/tag", path_of(image)))
@@ -213,7 +213,7 @@ impl ImageManager for Images {
         let site = self.client.site(OPERATION);
         let image = checked(site, image)?;
         // `/images/remove` is another request: it removes every image that no container uses.
-        let image = if image == "remove" { "remove:latest" } else { image };
+        let image = if image == "remove" { "remove:latest" } else { &image };
         let request = Request::delete(format!("/images/{}", path_of(image)));
         match self.client.call(OPERATION, request, self.client.deadline()).await {
             Ok(_) => Ok(Effect::Changed),

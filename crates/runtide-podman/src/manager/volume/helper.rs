@@ -10,7 +10,11 @@
 //! never came. They have `runtide.owner` as well, with the volume's own owner or else `runtide`: what a process that was killed leaves is an orphan of
 //! that owner.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use runtide_core::{Error, ErrorKind, Result, backend::CreateGuard};
 use runtide_engine::{Request, archive_of, create::Creation, late::LATEST_ANSWER, segment, volume::Volume};
@@ -49,25 +53,30 @@ impl Helper {
     /// # Cancel safety
     /// A dropped future removes in a task what was made, also by a request whose answer comes later.
     pub(super) async fn of_volume(on: On<'_>, volume: &Volume) -> Result<Self> {
-        let root = folder(on, volume)?.to_owned();
-        on.bounded(make(on, volume, async move |client, call, name, labels| {
-            let volume = json!([{ "Name": name, "Dest": TARGET, "Options": ["nocopy"] }]);
-            container(&client, call, [("rootfs", json!(root)), ("volumes", volume)], &labels).await
-        }))
-        .await
+        let (root, (creation, labels)) = (folder(on, volume)?.to_owned(), creation(on, volume));
+        let volume = json!([{ "Name": on.name, "Dest": TARGET, "Options": ["nocopy"] }]);
+        let files = vec![("rootfs", json!(root)), ("volumes", volume)];
+        let guard = creation.guard();
+        let made = on.bounded(creation.run(container(on.client.clone(), on.operation, files, labels, guard))).await;
+        made.map_err(|error| on.located(error))
     }
 
     /// A container that has a copy of the volume's contents. It takes as long as the volume is large.
     ///
     /// # Cancel safety
-    /// As above.
+    /// As above. The service may make the copy to its end, and its image is removed then.
     pub(super) async fn of_copy(on: On<'_>, volume: &Volume) -> Result<Self> {
         let above = folder(on, volume)?.parent().unwrap_or(Path::new("/")).to_owned();
-        make(on, volume, async move |client, call, _, labels| {
-            let image = build(&client, call, &above, &labels).await?;
-            container(&client, call, [("image", json!(image))], &labels).await
-        })
-        .await
+        let (creation, labels) = creation(on, volume);
+        // From here on for the image as well, which is there also if the container is refused.
+        let guard = creation.guard();
+        let build = build(on.client.clone(), on.operation, above, labels.clone());
+        let made = async {
+            let image = creation.run_while_awaited(build).await?;
+            let files = vec![("image", json!(image))];
+            creation.run(container(on.client.clone(), on.operation, files, labels, guard)).await
+        };
+        made.await.map_err(|error| on.located(error))
     }
 
     /// The endpoint that unpacks into the volume. Not for the container's user, but for each owner in the archive.
@@ -94,39 +103,23 @@ fn folder<'a>(on: On<'_>, volume: &'a Volume) -> Result<&'a Path> {
         .ok_or_else(|| on.unsupported("volumes_transfer", "only volumes of the driver 'local' can be reached"))
 }
 
-async fn make<F>(
-    on: On<'_>,
-    volume: &Volume,
-    work: impl FnOnce(Client, &'static str, String, Value) -> F,
-) -> Result<Helper>
-where
-    F: Future<Output = Result<String>> + Send + 'static,
-{
+/// The objects of one transfer, a container before its image, and the labels of both.
+fn creation(on: On<'_>, volume: &Volume) -> (Creation<Podman>, Value) {
     let own = volume.labels.as_ref().and_then(|labels| labels.get(OWNER));
     let operation = format!("volume-transfer-{}", Uuid::new_v4().simple());
     let labels = json!({ OWNER: own.map_or("runtide", String::as_str), OPERATION: operation });
-    // A container before its image.
-    let creation: Creation<Podman> = Creation::new(on.client, on.operation, &operation, &[CONTAINERS, IMAGES]);
-    let creation = creation.with_label(OPERATION, operation);
-    let (this, work) = (creation.clone(), work(on.client.clone(), on.operation, on.name.to_owned(), labels));
-    let made = async move {
-        // The image may be there though the container is refused.
-        let guard = this.guard();
-        match work.await {
-            Ok(container) => Ok(Helper { container, guard }),
-            Err(error) => guard.settle(Err(error)).await,
-        }
-    };
-    creation.run(made).await.map_err(|error| on.located(error))
+    let creation = Creation::new(on.client, on.operation, &operation, &[CONTAINERS, IMAGES]);
+    (creation.with_label(OPERATION, operation), labels)
 }
 
-/// Makes a container that is never started, of these files, and returns its id.
+/// Makes a container that is never started, of these files.
 async fn container(
-    client: &Client,
+    client: Client,
     call: &'static str,
-    files: impl IntoIterator<Item = (&'static str, Value)>,
-    labels: &Value,
-) -> Result<String> {
+    files: Vec<(&'static str, Value)>,
+    labels: Value,
+    guard: CreateGuard,
+) -> Result<Helper> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Made {
@@ -142,13 +135,17 @@ async fn container(
         ("log_configuration", json!({ "driver": "none" })),
     ];
     let body: BTreeMap<&str, Value> = common.into_iter().chain(files).collect();
-    let made = client.call(call, Request::post("/containers/create").with_json(&body), LATEST_ANSWER).await?;
-    let Made { id } = serde_json::from_slice(&made).map_err(|error| client.site(call).undecodable(error))?;
-    Ok(id)
+    let made = client.call(call, Request::post("/containers/create").with_json(&body), LATEST_ANSWER).await;
+    let made = made
+        .and_then(|made| serde_json::from_slice::<Made>(&made).map_err(|error| client.site(call).undecodable(error)));
+    match made {
+        Ok(Made { id }) => Ok(Helper { container: id, guard }),
+        Err(error) => guard.settle(Err(error)).await,
+    }
 }
 
 /// Copies the folder into an image without a name, and returns its id.
-async fn build(client: &Client, call: &'static str, folder: &Path, labels: &Value) -> Result<String> {
+async fn build(client: Client, call: &'static str, folder: PathBuf, labels: Value) -> Result<String> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Progress {
@@ -167,14 +164,14 @@ async fn build(client: &Client, call: &'static str, folder: &Path, labels: &Valu
     let request = Request::post("/build")
         .with_query("dockerfile", json!(["Dockerfile"]))
         .with_query("additionalbuildcontexts", json!({ "volume": { "Value": folder } }))
-        .with_query("labels", labels)
+        .with_query("labels", &labels)
         .with_query("nocache", true)
         .with_query("layers", false)
         .with_query("rm", true)
         .with_query("forcerm", true)
         .with_body(context, "application/x-tar");
-    // Without a limit: how long it takes depends on the volume.
-    let progress = client.call(call, request, std::time::Duration::MAX).await?;
+    // Without a limit: how long it takes depends on the volume, and on its caller's patience.
+    let progress = client.call(call, request, Duration::MAX).await?;
     let mut id = None;
     for progress in serde_json::Deserializer::from_slice(&progress).into_iter::<Progress>() {
         let progress = progress.map_err(|error| site.undecodable(error))?;

@@ -222,7 +222,7 @@ async fn verbs_are_sent_as_the_service_reads_them() {
         seen,
         [
             "POST /images/%5B%3A%3A1%5D%3A5000/a%3A1/tag?repo=b.c%3A5000%2Fd&tag=latest",
-            "POST /images/a/tag?repo=b&tag=2",
+            "POST /images/a%3Alatest/tag?repo=b&tag=2",
             "DELETE /images/a/b%3A1",
             "DELETE /images/used",
             "DELETE /images/many",

@@ -1,7 +1,7 @@
 //! Images on a real service.
 
 use runtide_core::{
-    ErrorKind, ImageRef, InstanceId, Labels, ListOptions, RuntimeBackend,
+    ErrorKind, ImageRef, InstanceId, Labels, RuntimeBackend,
     manager::{BuildContext, Effect, PruneOptions, RemoveOptions},
 };
 use tokio::io::AsyncReadExt;
@@ -108,10 +108,11 @@ async fn an_inspection_knows_the_user_and_its_home() {
         assert_eq!((info.entrypoint, info.command), (words(&["/e", "f"]), words(&["c"])));
         let env = info.env.unwrap();
         assert!(env.contains(&"A=1".to_owned()) && env.contains(&"B=x y".to_owned()), "{env:?}");
-        let there = bench.backend.list_instances(ListOptions::default()).await.unwrap().instances;
-        let of_image = there.iter().filter(|one| one.name.starts_with("runtide-inspect-")).count();
-        assert_eq!(of_image, 0, "its container is removed");
-        assert_eq!(images.remove(&id).await.unwrap(), Effect::Changed, "nothing uses it");
+        assert_eq!(
+            images.remove(&id).await.unwrap(),
+            Effect::Changed,
+            "its container is removed, and nothing else uses it"
+        );
     }
 }
 
