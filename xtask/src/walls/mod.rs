@@ -155,6 +155,12 @@ const IMPORTS: [Imports; 13] = [
         why: BACKEND,
     },
     Imports {
+        package: "runtide-k8s",
+        normal: &["runtide-core"],
+        dev: &["runtide-conformance"],
+        why: BACKEND,
+    },
+    Imports {
         package: "runtide-conformance",
         normal: &["runtide-core", "runtide-journal"],
         dev: &["runtide-memory"],
