@@ -97,7 +97,7 @@ pub(crate) struct Listed {
 }
 
 /// The object by which the server schedules this user's requests, if the answer names it.
-pub(crate) fn flow_schema(headers: &http::HeaderMap) -> Option<String> {
+fn flow_schema(headers: &http::HeaderMap) -> Option<String> {
     let uid = headers.get(FLOW_SCHEMA)?.to_str().ok()?;
     (!uid.is_empty()).then(|| uid.to_owned())
 }
@@ -152,6 +152,12 @@ impl Client {
             }
         }
         Err(site.error(ErrorKind::Protocol, format!("the listing has more than {PAGES} pages")))
+    }
+
+    /// The object by which the server schedules listings of this user's. Older servers schedule no watch, and name it in no answer to one.
+    pub(crate) async fn flow_schema(&self, namespace: &Namespace, selectors: &Selectors) -> Result<Option<String>> {
+        let (headers, _) = self.get(LIST, &path(namespace.as_deref(), selectors, &[("limit", "1")])).await?;
+        Ok(flow_schema(&headers))
     }
 
     /// Every pod of every namespace, but for those that are `left_out`, each with its reason.

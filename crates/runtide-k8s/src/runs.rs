@@ -72,8 +72,9 @@ impl Runs {
                 described: None,
             }));
         }
+        // Of an instance that is met with its end, the start may have been reported to an earlier watch.
         let began_unseen =
-            before.is_none_or(|before| before.number < seen.run || !(before.is_alive || before.has_ended));
+            before.is_some_and(|before| before.number < seen.run || !(before.is_alive || before.has_ended));
         if began_unseen && instance.state.is_ended() && instance.started_at.is_some() {
             out.push(SignalBody::Edge(Edge {
                 id: instance.id.clone(),

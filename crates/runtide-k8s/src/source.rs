@@ -92,7 +92,13 @@ impl PodSource {
                 _ => return Ok(Err(Gap::RuntimeRestarted)),
             },
             Cluster::Address(address) if *address != self.client.endpoint() => return Ok(Err(Gap::ForeignCursor)),
-            Cluster::Address(_) | Cluster::FlowSchema(_) => {}
+            Cluster::FlowSchema(uid) => {
+                let namespace = names.first().cloned().flatten();
+                if self.client.flow_schema(&namespace, &self.selectors).await?.as_ref() != Some(uid) {
+                    return Ok(Err(Gap::RuntimeRestarted));
+                }
+            }
+            Cluster::Address(_) => {}
         }
         let window = REPLAY.min(self.client.config().window());
         let opening = names.iter().map(async |namespace| {
@@ -104,11 +110,6 @@ impl PodSource {
         for (namespace, opened) in names.iter().zip(join_all(opening).await) {
             match opened {
                 Ok((version, watch)) => {
-                    if let Cluster::FlowSchema(uid) = &position.cluster
-                        && watch.flow_schema.as_ref() != Some(uid)
-                    {
-                        return Ok(Err(Gap::RuntimeRestarted));
-                    }
                     let link = Link::Watching(watch);
                     scopes.push(Scope { namespace: namespace.clone(), version, is_replaying: true, link });
                 }
@@ -327,13 +328,6 @@ impl PodSource {
     }
 
     fn reopened(&mut self, index: usize, watch: Watch, out: &mut Vec<Signal>) {
-        // Another installation answers: its versions have nothing to do with those that we have.
-        if let (Some(Cluster::FlowSchema(known)), Some(now)) = (&self.cluster, &watch.flow_schema)
-            && known != now
-        {
-            self.cluster = Some(Cluster::FlowSchema(now.clone()));
-            return self.relist(index, Gap::RuntimeRestarted);
-        }
         if let Some(scope) = self.scopes.get_mut(index) {
             scope.link = Link::Watching(watch);
             out.push(Signal::new(SignalBody::Alive).with_token(self.token()));

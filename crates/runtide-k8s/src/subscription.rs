@@ -13,7 +13,7 @@ use crate::{
     client::Client,
     handover::Namespace,
     lines::{Line, Lines},
-    list::{Listed, Selectors, flow_schema, path},
+    list::{Listed, Selectors, path},
 };
 
 pub(crate) const WATCH: &str = "k8s.watch";
@@ -32,7 +32,6 @@ pub(crate) struct Watch {
     lines: Lines,
     opened: Instant,
     asked: Duration,
-    pub(crate) flow_schema: Option<String>,
 }
 
 impl Watch {
@@ -97,8 +96,8 @@ impl Client {
             ("timeoutSeconds", seconds.as_str()),
             ("resourceVersion", version),
         ];
-        let (headers, body) = self.stream(WATCH, &path(namespace.as_deref(), selectors, &query)).await?;
-        Ok(Watch { lines: Lines::new(body), opened: Instant::now(), asked: window, flow_schema: flow_schema(&headers) })
+        let (_, body) = self.stream(WATCH, &path(namespace.as_deref(), selectors, &query)).await?;
+        Ok(Watch { lines: Lines::new(body), opened: Instant::now(), asked: window })
     }
 
     /// Lists, and opens a watch that goes on from the listing: what happens after it is reported (trap K2).
