@@ -240,13 +240,11 @@ async fn run(plugin: &ExecPlugin, deadline: Duration) -> Result<Printed> {
         }
         Ok::<_, std::io::Error>((printed, child.wait().await?))
     };
-    let (printed, status) = match tokio::time::timeout(deadline, reading).await {
-        Ok(done) => done.map_err(|error| failed("cannot be read".to_owned()).with_source(error))?,
-        Err(_) => {
-            let message = format!("the credential plugin '{}' did not end within {deadline:?}", plugin.command);
-            return Err(Error::new(ErrorKind::Unavailable, OPERATION, message));
-        }
+    let Ok(read) = tokio::time::timeout(deadline, reading).await else {
+        let message = format!("the credential plugin '{}' did not end within {deadline:?}", plugin.command);
+        return Err(Error::new(ErrorKind::Unavailable, OPERATION, message));
     };
+    let (printed, status) = read.map_err(|error| failed("cannot be read".to_owned()).with_source(error))?;
     if !status.success() {
         return Err(failed(format!("failed ({status}); what it printed is not shown, since it may hold a credential")));
     }
@@ -279,6 +277,7 @@ async fn run(plugin: &ExecPlugin, deadline: Duration) -> Result<Printed> {
 }
 
 #[cfg(all(test, unix))]
+#[expect(clippy::unwrap_used, reason = "helpers of tests may")]
 mod tests {
     use std::path::PathBuf;
 

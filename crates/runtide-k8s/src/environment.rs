@@ -140,16 +140,15 @@ impl Environment {
     }
 
     /// The proxy for this address, as Go's programs choose it.
-    fn proxy(&self, server: &str) -> Result<Option<Secret>> {
+    fn proxy(&self, server: &str) -> Option<Secret> {
         let (upper, lower) =
             if server.starts_with("http://") { ("HTTP_PROXY", "http_proxy") } else { ("HTTPS_PROXY", "https_proxy") };
-        let Some(url) = self.text(upper).or_else(|| self.text(lower)) else { return Ok(None) };
+        let url = self.text(upper).or_else(|| self.text(lower))?;
         let except = self.text("NO_PROXY").or_else(|| self.text("no_proxy")).unwrap_or_default();
         if proxy::is_excepted(server, &except) {
-            return Ok(None);
+            return None;
         }
-        let url = if url.contains("://") { url } else { format!("http://{url}") };
-        Ok(Some(Secret::from(url)))
+        Some(Secret::from(if url.contains("://") { url } else { format!("http://{url}") }))
     }
 }
 
@@ -226,7 +225,7 @@ mod tests {
         let proxy = |server: &str, except: &str| {
             let environment =
                 Environment::of(Path::new("/nonexistent"), [("HTTPS_PROXY", "proxy:3128"), ("NO_PROXY", except)]);
-            environment.proxy(server).unwrap().map(|url| url.reveal().to_owned())
+            environment.proxy(server).map(|url| url.reveal().to_owned())
         };
         assert_eq!(proxy("https://api.example.com:6443", "").as_deref(), Some("http://proxy:3128"));
         assert_eq!(proxy("https://api.example.com:6443", "example.com"), None);

@@ -97,7 +97,7 @@ fn present(text: Option<String>) -> Option<String> {
 pub(crate) fn choose(
     files: &Kubeconfig,
     selection: &Selection,
-    proxy: impl Fn(&str) -> Result<Option<Secret>>,
+    proxy: impl Fn(&str) -> Option<Secret>,
 ) -> Result<Config> {
     let name = present(selection.context.clone()).or_else(|| present(files.current_context.clone()));
     let context = match &name {
@@ -131,7 +131,7 @@ pub(crate) fn choose(
     let mut access = of_cluster(&cluster_name, cluster)?;
     access.proxy = match present(cluster.proxy_url.clone()) {
         Some(url) => Some(Secret::from(url)),
-        None => proxy(&access.server)?,
+        None => proxy(&access.server),
     };
     access.identity = identity(&user)?;
     access.user = of_user(user_name.as_deref().unwrap_or_default(), &user, cluster)?;
@@ -207,10 +207,7 @@ fn of_user(name: &str, user: &AuthInfo, cluster: &Cluster) -> Result<User> {
             );
             return Err(invalid(message));
         }
-        let described = match exec.provide_cluster_info {
-            true => Some(describe(cluster)?),
-            false => None,
-        };
+        let described = if exec.provide_cluster_info { Some(describe(cluster)?) } else { None };
         let variables = exec.env.iter().flatten();
         let variables =
             variables.filter_map(|one| Some((one.get("name")?.clone(), Secret::from(one.get("value")?.clone()))));
@@ -284,8 +281,8 @@ users:
         (folder, merged)
     }
 
-    fn no_proxy(_: &str) -> Result<Option<Secret>> {
-        Ok(None)
+    fn no_proxy(_: &str) -> Option<Secret> {
+        None
     }
 
     #[test]
@@ -333,7 +330,7 @@ users:
     #[test]
     fn the_proxy_of_the_environment_is_for_clusters_that_name_none() {
         let (_folder, files) = files();
-        let proxy = |server: &str| Ok(Some(Secret::from(format!("http://for/{server}"))));
+        let proxy = |server: &str| Some(Secret::from(format!("http://for/{server}")));
         let config = choose(&files, &Selection::default().with_context("a"), proxy).unwrap();
         assert_eq!(config.access.proxy.unwrap().reveal(), "http://for/https://one:6443");
         let config = choose(&files, &Selection::default(), proxy).unwrap();

@@ -26,15 +26,13 @@ pub(crate) fn is_excepted(server: &str, except: &str) -> bool {
             return false;
         }
         let name = name.trim_matches(['[', ']']);
-        match (ip, name.parse::<IpAddr>()) {
-            (Some(ip), Ok(name)) => ip == name,
-            _ => {
-                let name = name.strip_prefix('*').unwrap_or(name);
-                let suffix = name.strip_prefix('.');
-                suffix.is_none() && host == name
-                    || host.strip_suffix(suffix.unwrap_or(name)).is_some_and(|rest| rest.ends_with('.'))
-            }
+        if let (Some(ip), Ok(name)) = (ip, name.parse::<IpAddr>()) {
+            return ip == name;
         }
+        let name = name.strip_prefix('*').unwrap_or(name);
+        let suffix = name.strip_prefix('.');
+        suffix.is_none() && host == name
+            || host.strip_suffix(suffix.unwrap_or(name)).is_some_and(|rest| rest.ends_with('.'))
     })
 }
 

@@ -25,7 +25,7 @@ use crate::{
     normalize::View,
     runs::Runs,
     status::Status,
-    subscription::{BoxFuture, Link, Scope, WATCH, Watch},
+    subscription::{BoxFuture, Link, Scope, WATCH, Watch, denial},
     token::{Cluster, Position},
     wire::{Event, Named, Pod},
 };
@@ -115,7 +115,7 @@ impl PodSource {
                 }
                 Err(error) if error.kind() == ErrorKind::Expired => return Ok(Err(Gap::HistoryExpired)),
                 // One of several namespaces: the others go on, from a listing.
-                Err(error) if self.client.denial(namespace, &error).is_some() && names.len() > 1 => {
+                Err(error) if denial(namespace, &error).is_some() && names.len() > 1 => {
                     return Ok(Err(Gap::Disconnected));
                 }
                 Err(error) => return Err(error),
@@ -145,7 +145,7 @@ impl PodSource {
                     (listed.version, Link::Watching(watch))
                 }
                 Err(error) => {
-                    let Some(failure) = self.client.denial(namespace, &error).filter(|_| names.len() > 1) else {
+                    let Some(failure) = denial(namespace, &error).filter(|_| names.len() > 1) else {
                         return Err(error);
                     };
                     self.client.handover().set_denied(namespace, Some(failure.clone()));
@@ -282,15 +282,15 @@ impl PodSource {
                 let Poll::Ready(opened) = opening.as_mut().poll(cx) else { return Ok(Step::Waiting) };
                 match opened {
                     Ok(watch) => self.reopened(index, watch, out),
-                    Err(error) => self.refused(index, error, None, out)?,
+                    Err(error) => self.refused(index, error, out)?,
                 }
             }
-            Link::Relisting(gap, relisting) => {
+            Link::Relisting(gap, _, relisting) => {
                 let Poll::Ready(done) = relisting.as_mut().poll(cx) else { return Ok(Step::Waiting) };
                 let gap = *gap;
                 match done {
                     Ok((listed, watch)) => self.relisted(index, gap, listed, watch, out),
-                    Err(error) => self.refused(index, error, None, out)?,
+                    Err(error) => self.refused(index, error, out)?,
                 }
             }
             Link::Denied { until, pause } => {
@@ -298,7 +298,7 @@ impl PodSource {
                     return Ok(Step::Waiting);
                 }
                 let pause = *pause;
-                self.retry_denied(index, pause);
+                self.relist(index, Gap::PartialListing, Some(pause));
             }
         }
         Ok(Step::Done)
@@ -334,19 +334,12 @@ impl PodSource {
         }
     }
 
-    fn relist(&mut self, index: usize, gap: Gap) {
+    /// Begins again with a listing; `paused` is the time that an attempt without the right was waited for.
+    fn relist(&mut self, index: usize, gap: Gap, paused: Option<Duration>) {
         let Some(scope) = self.scopes.get_mut(index) else { return };
         let (client, selectors, namespace) = (self.client.clone(), self.selectors.clone(), scope.namespace.clone());
         let work = async move { client.subscribe(&namespace, &selectors).await };
-        scope.link = Link::Relisting(gap, Box::pin(work));
-    }
-
-    fn retry_denied(&mut self, index: usize, pause: Duration) {
-        let Some(scope) = self.scopes.get_mut(index) else { return };
-        let (client, selectors, namespace) = (self.client.clone(), self.selectors.clone(), scope.namespace.clone());
-        let work =
-            async move { client.subscribe(&namespace, &selectors).await.map_err(|error| Paused::note(error, pause)) };
-        scope.link = Link::Relisting(Gap::PartialListing, Box::pin(work));
+        scope.link = Link::Relisting(gap, paused, Box::pin(work));
     }
 
     fn relisted(&mut self, index: usize, gap: Gap, listed: Listed, watch: Watch, out: &mut Vec<Signal>) {
@@ -366,16 +359,16 @@ impl PodSource {
     }
 
     /// A scope's watch was refused: the history is gone, or the right, or the link.
-    fn refused(&mut self, index: usize, error: Error, pause: Option<Duration>, out: &mut Vec<Signal>) -> Result<()> {
+    fn refused(&mut self, index: usize, error: Error, out: &mut Vec<Signal>) -> Result<()> {
         let is_only = self.scopes.len() == 1;
         let Some(scope) = self.scopes.get_mut(index) else { return Err(error) };
         if error.kind() == ErrorKind::Expired {
-            self.relist(index, Gap::HistoryExpired);
+            self.relist(index, Gap::HistoryExpired, None);
             return Ok(());
         }
-        match self.client.denial(&scope.namespace, &error) {
+        match denial(&scope.namespace, &error) {
             Some(failure) if !is_only => {
-                let again = Paused::of(&error).or(pause);
+                let again = if let Link::Relisting(_, paused, _) = &scope.link { *paused } else { None };
                 scope.link = Link::denied(again);
                 scope.is_replaying = false;
                 tracing::info!(backend = %self.client.id(), %failure, "a namespace cannot be watched");
@@ -415,11 +408,11 @@ impl PodSource {
             "ERROR" => {
                 let status: Status = serde_json::from_str(object).unwrap_or_default();
                 if status.is_expired() {
-                    self.relist(index, Gap::HistoryExpired);
+                    self.relist(index, Gap::HistoryExpired, None);
                     return Ok(());
                 }
                 let error = status.into_error(self.client.site(WATCH));
-                self.refused(index, error, None, out)
+                self.refused(index, error, out)
             }
             "BOOKMARK" => {
                 let named: Named = serde_json::from_str(object).unwrap_or_default();
@@ -515,22 +508,6 @@ impl PodSource {
             known.push(InstanceId::from(uid));
         }
         out.extend(known.into_iter().map(|id| Signal::new(SignalBody::Hint(id))));
-    }
-}
-
-/// The pause before an attempt on a namespace whose right is missing travels with the attempt's error.
-struct Paused;
-
-impl Paused {
-    const KEY: &'static str = "paused_ms";
-
-    fn note(error: Error, pause: Duration) -> Error {
-        error.with_context(Self::KEY, pause.as_millis())
-    }
-
-    fn of(error: &Error) -> Option<Duration> {
-        let millis = error.context().iter().find(|(key, _)| key == Self::KEY)?.1.parse().ok()?;
-        Some(Duration::from_millis(millis))
     }
 }
 

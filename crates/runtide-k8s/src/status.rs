@@ -44,7 +44,6 @@ impl Status {
         let kind = match (code, reason) {
             (_, "AlreadyExists") => ErrorKind::AlreadyExists,
             (_, "Expired" | "Gone") | (410, _) => ErrorKind::Expired,
-            (_, "ServerTimeout") => ErrorKind::Unavailable,
             (400 | 413 | 422, _) => ErrorKind::InvalidInput,
             (401, _) => ErrorKind::Unauthenticated,
             (403, _) => ErrorKind::PermissionDenied,
@@ -53,7 +52,7 @@ impl Status {
             (409, _) => ErrorKind::Conflict,
             (429, _) => ErrorKind::RateLimited,
             // 504 too: an answer came, so that it is no missed deadline.
-            (500 | 502..=504, _) => ErrorKind::Unavailable,
+            (500 | 502..=504, _) | (_, "ServerTimeout") => ErrorKind::Unavailable,
             _ => ErrorKind::Protocol,
         };
         let message = self.message.as_deref().map(str::trim).filter(|text| !text.is_empty());

@@ -6,14 +6,14 @@ use std::{
     time::Duration,
 };
 
-use runtide_core::{ErrorKind, Failure, Gap, Result};
+use runtide_core::{Error, ErrorKind, Failure, Gap, Result};
 use tokio::time::{Instant, Sleep};
 
 use crate::{
     client::Client,
     handover::Namespace,
     lines::{Line, Lines},
-    list::{Listed, Selectors, path},
+    list::{Listed, Selectors, of_namespace, path},
 };
 
 pub(crate) const WATCH: &str = "k8s.watch";
@@ -64,8 +64,8 @@ pub(crate) enum Link {
     Watching(Watch),
     /// The next watch begins where the last one ended.
     Opening(BoxFuture<Result<Watch>>),
-    /// The history was lost, or the right was missing.
-    Relisting(Gap, BoxFuture<Result<(Listed, Watch)>>),
+    /// The history was lost, or the right was missing: then with the pause that has passed.
+    Relisting(Gap, Option<Duration>, BoxFuture<Result<(Listed, Watch)>>),
     /// The right is missing; it is asked for again after a pause.
     Denied {
         until: Pin<Box<Sleep>>,
@@ -113,10 +113,10 @@ impl Client {
         let message = "the server's history is shorter than a listing takes";
         Err(self.site(WATCH).error(ErrorKind::Unavailable, message))
     }
+}
 
-    /// The failure of a namespace whose right is missing, if that is the error.
-    pub(crate) fn denial(&self, namespace: &Namespace, error: &runtide_core::Error) -> Option<Failure> {
-        (namespace.is_some() && error.kind() == ErrorKind::PermissionDenied)
-            .then(|| Failure::from(&crate::list::of_namespace(error, namespace)))
-    }
+/// The failure of a namespace whose right is missing, if that is the error.
+pub(crate) fn denial(namespace: &Namespace, error: &Error) -> Option<Failure> {
+    (namespace.is_some() && error.kind() == ErrorKind::PermissionDenied)
+        .then(|| Failure::from(&of_namespace(error, namespace)))
 }

@@ -54,7 +54,7 @@ mod tests {
         let position = Position {
             cluster: Cluster::FlowSchema("u1".to_owned()),
             selectors: Some("ab".to_owned()),
-            versions: [("".to_owned(), "opaque\"7".to_owned())].into(),
+            versions: [(String::new(), "opaque\"7".to_owned())].into(),
         };
         let token = position.to_token().unwrap();
         assert_eq!(Position::of_token(&token), Some(position));

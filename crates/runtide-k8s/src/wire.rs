@@ -143,7 +143,8 @@ pub(crate) struct ContainerSpec<'a> {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ContainerPort<'a> {
-    pub(crate) container_port: i64,
+    #[serde(rename = "containerPort")]
+    pub(crate) number: i64,
     pub(crate) host_port: Option<i64>,
     #[serde(rename = "hostIP", borrow)]
     pub(crate) host_ip: Option<Text<'a>>,

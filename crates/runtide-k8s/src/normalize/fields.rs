@@ -94,7 +94,7 @@ pub(super) fn ports<'p>(declared: impl Iterator<Item = &'p ContainerPort<'p>>) -
             Some("SCTP") => Protocol::Sctp,
             Some(_) => continue,
         };
-        let Some(inside) = number(one.container_port) else { continue };
+        let Some(inside) = number(one.number) else { continue };
         let host = one.host_port.and_then(number).map(|port| {
             let ip = one.host_ip.as_deref().and_then(|ip| ip.parse().ok());
             SocketAddr::new(ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), port.get())

@@ -1,5 +1,6 @@
 //! The mapping, value by value.
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::needless_pass_by_value, reason = "states are written where they are used")]
 
 use std::time::{Duration, SystemTime};
 

@@ -62,7 +62,7 @@ impl Server {
                 let listener = TcpListener::from_std(listener).unwrap();
                 tokio::select! {
                     _ = stopped => {}
-                    _ = pass(listener, address, target, tls, name) => {}
+                    () = pass(listener, address, target, tls, name) => {}
                 }
             });
         });

@@ -10,6 +10,7 @@
     clippy::print_stderr,
     reason = "a test fails by panicking, and shows what it measured"
 )]
+#![allow(clippy::needless_pass_by_value, reason = "objects are written where they are used")]
 #![cfg(unix)]
 
 mod access;
