@@ -26,7 +26,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// PEM blocks, in memory or in a file. A file is read whenever connections are made anew, so that it may be replaced.
+/// PEM blocks, in memory or in a file. A file is read whenever new connections are made, so that it may be replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Pem {
@@ -145,7 +145,7 @@ pub struct Access {
     pub ca: Option<Pem>,
     /// The name that the server's certificate must have; `None`: that of the address.
     pub tls_server_name: Option<String>,
-    /// `true`: any certificate is taken, which protects against nobody on the way.
+    /// `true`: any certificate is taken, so that an attacker on the way is not noticed.
     pub insecure: bool,
     /// The proxy, as `http://host:3128`, `https://…` or `socks5://…`; it may carry a password.
     pub proxy: Option<Secret>,

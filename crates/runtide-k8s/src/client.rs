@@ -160,7 +160,7 @@ impl Client {
         Ok(link)
     }
 
-    /// Sends a GET, and once more where the server refuses credentials that can be had anew.
+    /// Sends a GET, and once more where the server refuses credentials that can be fetched again.
     async fn send(&self, operation: &'static str, path: &str, is_watch: bool) -> Result<(HeaderMap, Body)> {
         let site = self.site(operation);
         for attempt in 0.. {

@@ -31,7 +31,7 @@ impl Namespaces {
     }
 }
 
-/// What counts as an instance.
+/// The objects that are instances.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Granularity {
@@ -71,7 +71,7 @@ pub struct Config {
     pub label_selector: Option<String>,
     /// A field selector in the server's own syntax (`spec.nodeName=n1`), as for labels.
     pub field_selector: Option<String>,
-    /// What counts as an instance.
+    /// The objects that are instances.
     pub granularity: Granularity,
     /// Prefix under which annotations are shown among the labels; `None`, the default: they are not.
     pub annotations: Option<String>,

@@ -39,7 +39,7 @@ struct Last {
     generation: u64,
 }
 
-/// What a plugin printed.
+/// Credentials that a plugin printed.
 #[derive(Debug)]
 struct Printed {
     token: Option<Secret>,
@@ -216,7 +216,7 @@ async fn run(plugin: &ExecPlugin, deadline: Duration) -> Result<Printed> {
     spec.insert("interactive".to_owned(), false.into());
     if let Some(cluster) = &plugin.cluster {
         let cluster =
-            serde_json::from_str(cluster.reveal()).map_err(|_| failed("cannot be told the cluster".to_owned()))?;
+            serde_json::from_str(cluster.reveal()).map_err(|_| failed("cannot be given the cluster".to_owned()))?;
         spec.insert("cluster".to_owned(), cluster);
     }
     let info = serde_json::json!({ "apiVersion": plugin.api_version, "kind": "ExecCredential", "spec": spec });
@@ -350,14 +350,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_plugin_is_told_that_it_has_no_terminal_and_which_cluster_it_is_for() {
-        let mut told = plugin(&format!(
+    async fn a_plugin_gets_no_terminal_and_the_cluster_that_it_is_for() {
+        let mut informed = plugin(&format!(
             r#"case "$KUBERNETES_EXEC_INFO" in *'"interactive":false'*) ;; *) exit 1;; esac; case "$KUBERNETES_EXEC_INFO" in *https://h*) {};; esac"#,
             printing(r#"{"token":"'$A'"}"#)
         ));
-        told.cluster = Some(Secret::from(r#"{"server":"https://h"}"#));
-        told.env = vec![("A".to_owned(), Secret::from("b"))];
-        assert_eq!(header(&credentials(User::Exec(told))).await.unwrap(), "Bearer b");
+        informed.cluster = Some(Secret::from(r#"{"server":"https://h"}"#));
+        informed.env = vec![("A".to_owned(), Secret::from("b"))];
+        assert_eq!(header(&credentials(User::Exec(informed))).await.unwrap(), "Bearer b");
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! What a subscription hands to the driver's listings.
+//! State that a subscription hands to the driver's listings.
 
 use std::{
     collections::BTreeMap,

@@ -7,7 +7,7 @@ use std::{
 
 use runtide_core::backend::lock;
 
-/// Where a pod is found.
+/// Namespace and name of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Address {
     pub(crate) namespace: Arc<str>,

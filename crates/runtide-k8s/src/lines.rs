@@ -21,7 +21,7 @@ pub(crate) struct Lines {
     searched: usize,
 }
 
-/// What came.
+/// Result of reading a line.
 #[derive(Debug)]
 pub(crate) enum Line {
     /// A line, without its end.

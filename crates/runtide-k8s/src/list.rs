@@ -24,7 +24,7 @@ pub(crate) const LIST: &str = "k8s.list";
 const PAGE: usize = 500;
 /// How often a listing is begun again because the server no longer knows its next page (trap K6).
 const RESTARTS: usize = 3;
-/// Most pages of one listing: a server that repeats its pages must not keep us for ever.
+/// Most pages of one listing: a server that repeats its pages must not keep us indefinitely.
 const PAGES: usize = 10_000;
 /// The header that names the object by which the server schedules this user's requests.
 const FLOW_SCHEMA: &str = "x-kubernetes-pf-flowschema-uid";

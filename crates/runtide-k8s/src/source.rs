@@ -52,7 +52,7 @@ pub(crate) struct PodSource {
     is_new: bool,
 }
 
-/// What a scope's watch came to.
+/// Result of one step of a scope.
 enum Step {
     /// Something was done, and there may be more.
     Done,

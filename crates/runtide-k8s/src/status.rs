@@ -117,7 +117,7 @@ fn located(site: CallSite<'_>, own: Error) -> Error {
     own.with_context("backend", site.owner())
 }
 
-/// What a failed connection says: the last text of its chain, which is the nearest to the cause.
+/// A failed connection: the last text of its chain, which is the nearest to the cause.
 #[derive(Debug)]
 struct Broken {
     text: String,

@@ -18,7 +18,7 @@ use crate::{
 
 pub(crate) const WATCH: &str = "k8s.watch";
 
-/// How often a watch is opened anew because the listing before it was too old already.
+/// How often a watch is opened again because the listing before it was too old already.
 const ATTEMPTS: usize = 3;
 /// First and longest pause between two attempts on a namespace whose right is missing.
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
@@ -54,7 +54,7 @@ pub(crate) struct Scope {
     pub(crate) namespace: Namespace,
     /// The version after the last report.
     pub(crate) version: String,
-    /// What came before a resumed watch was opened is still on its way.
+    /// `true` while changes from before a resumed watch was opened are still on their way.
     pub(crate) is_replaying: bool,
     pub(crate) link: Link,
 }

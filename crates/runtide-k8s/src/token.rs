@@ -21,7 +21,7 @@ pub(crate) struct Position {
     pub(crate) versions: BTreeMap<String, String>,
 }
 
-/// What tells one installation of a cluster from another.
+/// Identity of one installation of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Cluster {
     /// Uid of the object by which the server schedules this user's requests. It comes with each answer, and asks no right.

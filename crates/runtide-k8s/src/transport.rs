@@ -223,7 +223,7 @@ impl fmt::Display for Unreached {
 
 impl StdError for Unreached {}
 
-/// What carries bytes: a socket, or TLS on one.
+/// A carrier of bytes: a socket, or TLS on one.
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}

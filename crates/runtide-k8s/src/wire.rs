@@ -41,7 +41,7 @@ pub(crate) struct ListMeta<'a> {
     pub(crate) next: Option<Text<'a>>,
 }
 
-/// What is read of an object that cannot be decoded, to name it.
+/// Name of an object that cannot be decoded, as far as it can be read.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Named {

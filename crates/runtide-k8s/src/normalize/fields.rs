@@ -18,7 +18,7 @@ pub(super) fn time(text: Option<&str>) -> Option<SystemTime> {
     text?.parse::<jiff::Timestamp>().ok().map(SystemTime::from)
 }
 
-/// A sidecar: an init container that runs beside the others until the end.
+/// A sidecar: an init container that runs with the others until the end.
 pub(super) fn is_sidecar(init: &ContainerSpec<'_>) -> bool {
     init.restart_policy.as_deref() == Some("Always")
 }

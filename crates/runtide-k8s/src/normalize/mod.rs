@@ -15,7 +15,7 @@ use crate::{
     wire::Pod,
 };
 
-/// What of a configuration decides how a pod is shown.
+/// The part of a configuration that decides how a pod is shown.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
     backend: BackendId,

@@ -139,7 +139,7 @@ fn failure(pod: &Pod<'_>) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// What a pod waits for. There always is a word, since a field that is left open keeps its earlier value.
+/// The word for the thing that a pod waits for. There always is a word, since a field that is left open keeps its earlier value.
 fn pending(pod: &Pod<'_>) -> String {
     let status = &pod.status;
     let unscheduled = status.conditions.iter().find(|one| one.kind == "PodScheduled" && one.status == "False");

@@ -50,7 +50,7 @@ pub(crate) const SKIPS: &[(Law, &str)] = &[
 
 const NO_MANAGERS: &str = "this version has no managers";
 
-/// What a pod of the harness is and does.
+/// A pod of the harness.
 #[derive(Clone, Debug)]
 struct Pod {
     name: String,
@@ -59,7 +59,7 @@ struct Pod {
     runs: u32,
 }
 
-/// What the harness and the tasks of its pods share.
+/// State that the harness and the threads of its pods share.
 struct Node {
     server: Server,
     namespace: String,
@@ -494,7 +494,7 @@ impl Harness for KubeHarness {
     async fn finish(&self) {
         let (node, force) = (&self.node, json!({ "gracePeriodSeconds": 0 }));
         let pods = format!("/api/v1/namespaces/{}/pods", node.namespace);
-        // What cannot be removed now has a label by which it is found.
+        // An object that cannot be removed now has a label by which it is found.
         let _ = node.server.try_ask("DELETE", &pods, &force).await;
         let _ = node.server.try_ask("DELETE", &format!("/api/v1/namespaces/{}", node.namespace), &Value::Null).await;
         let _ = node.server.try_ask("DELETE", &format!("/api/v1/nodes/{}", node.namespace), &Value::Null).await;

@@ -26,7 +26,7 @@ const CLUSTER: &str = "X-Kubernetes-Pf-Flowschema-Uid: cluster-1\r\n";
 
 /// A server with these pods at version `r10`, whose watches are answered in order, and then stay open.
 ///
-/// The first watch begins once the test says so: what happens while the driver lists is news to nobody.
+/// The first watch begins once the test says so: a change while the driver lists is no event.
 async fn server(pods: Vec<Value>, mut watches: Vec<Reply>) -> (Server, Arc<Notify>) {
     let go = Arc::new(Notify::new());
     if let Some(Reply::Stream(parts)) = watches.first_mut() {
@@ -331,7 +331,7 @@ async fn a_namespace_whose_right_is_withdrawn_is_partial_and_removes_nothing() {
     let seen = until(&mut stream, is_synced).await;
     let mut shown = names(&seen);
     shown.sort();
-    assert_eq!(shown, ["present of-a", "present of-b", "resync_begin", "resync_end"], "one bracket for both");
+    assert_eq!(shown, ["present of-a", "present of-b", "resync_begin", "resync_end"], "one resync for both");
     is_shut.store(1, Ordering::SeqCst);
     withdraw.notify_one();
     let seen = until(&mut stream, is_synced).await;
