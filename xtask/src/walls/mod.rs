@@ -154,12 +154,7 @@ const IMPORTS: [Imports; 14] = [
         dev: &["runtide-conformance", "runtide-journal", "runtide-memory"],
         why: BACKEND,
     },
-    Imports {
-        package: "runtide-k8s",
-        normal: &["runtide-core"],
-        dev: &["runtide-conformance"],
-        why: BACKEND,
-    },
+    Imports { package: "runtide-k8s", normal: &["runtide-core"], dev: &["runtide-conformance"], why: BACKEND },
     Imports {
         package: "runtide-conformance",
         normal: &["runtide-core", "runtide-journal"],
