@@ -36,6 +36,9 @@ const BATCH: usize = 256;
 /// missed is here.
 const REPLAY: Duration = Duration::from_secs(3);
 
+/// Pause before the question after the cluster is repeated.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
 pub(crate) struct PodSource {
     client: Client,
     view: View,
@@ -43,7 +46,7 @@ pub(crate) struct PodSource {
     scopes: Vec<Scope>,
     cluster: Option<Cluster>,
     /// The question after the cluster, where no answer names it.
-    naming: Option<BoxFuture<Option<Cluster>>>,
+    naming: Option<BoxFuture<Cluster>>,
     runs: Runs,
     /// The error that comes after the signals before it.
     failed: Option<Error>,
@@ -88,7 +91,7 @@ impl PodSource {
         }
         match &position.cluster {
             Cluster::Namespace(uid) => match cluster_of(&self.client).await? {
-                Some(Cluster::Namespace(now)) if now == *uid => {}
+                Cluster::Namespace(now) if now == *uid => {}
                 _ => return Ok(Err(Gap::RuntimeRestarted)),
             },
             Cluster::Address(address) if *address != self.client.endpoint() => return Ok(Err(Gap::ForeignCursor)),
@@ -245,13 +248,18 @@ impl PodSource {
             let client = client.clone();
             Box::pin(async move {
                 client.handover().taken().await;
-                cluster_of(&client).await.ok().flatten()
+                loop {
+                    if let Ok(cluster) = cluster_of(&client).await {
+                        return cluster;
+                    }
+                    // Without an answer there are no positions, and the watch goes on.
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
             })
         });
         if let Poll::Ready(cluster) = naming.as_mut().poll(cx) {
             self.naming = None;
-            // A failed question leaves this subscription without positions; the next one asks again.
-            self.cluster = Some(cluster.unwrap_or_else(|| Cluster::Address(self.client.endpoint().to_owned())));
+            self.cluster = Some(cluster);
             out.push(Signal::new(SignalBody::Alive).with_token(self.token()));
         }
     }
@@ -512,15 +520,14 @@ impl PodSource {
 }
 
 /// The uid of `kube-system`, or the address for a user who may not read it.
-async fn cluster_of(client: &Client) -> Result<Option<Cluster>> {
+async fn cluster_of(client: &Client) -> Result<Cluster> {
+    let address = || Cluster::Address(client.endpoint().to_owned());
     match client.get(WATCH, "/api/v1/namespaces/kube-system").await {
         Ok((_, body)) => {
             let named: Named = serde_json::from_slice(&body).unwrap_or_default();
-            Ok(named.metadata.uid.as_str().map(|uid| Cluster::Namespace(uid.to_owned())))
+            Ok(named.metadata.uid.as_str().map_or_else(address, |uid| Cluster::Namespace(uid.to_owned())))
         }
-        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound) => {
-            Ok(Some(Cluster::Address(client.endpoint().to_owned())))
-        }
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound) => Ok(address()),
         Err(error) => Err(error),
     }
 }
