@@ -105,7 +105,7 @@ const BACKEND: &str = "a backend is made of the core, and can be used without an
 
 const ENGINE: &str = "a backend is made of the core and of what the engines share, and can be used without any other";
 
-const IMPORTS: [Imports; 13] = [
+const IMPORTS: [Imports; 14] = [
     Imports {
         package: "runtide-core",
         normal: &[],
@@ -154,6 +154,7 @@ const IMPORTS: [Imports; 13] = [
         dev: &["runtide-conformance", "runtide-journal", "runtide-memory"],
         why: BACKEND,
     },
+    Imports { package: "runtide-k8s", normal: &["runtide-core"], dev: &["runtide-conformance"], why: BACKEND },
     Imports {
         package: "runtide-conformance",
         normal: &["runtide-core", "runtide-journal"],
