@@ -227,7 +227,7 @@ struct Engine<'a> {
 
 fn on(backend: &str, variable: &str, test: fn(&Engine)) {
     let Ok(address) = std::env::var(variable) else {
-        return report::skip("examples", backend, &format!("{variable} is not set"));
+        return report::skip("examples", backend, format!("{variable} is not set"));
     };
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _turn = tokio.block_on(Turn::shared(backend)).unwrap();
