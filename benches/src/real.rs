@@ -3,9 +3,10 @@
 use std::{
     path::PathBuf,
     process::{Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
-use bollard::Docker;
+use bollard::{Docker, models::ContainerCreateBody};
 use runtide_docker::{Config, DockerBackend, Endpoint};
 
 use crate::watchers;
@@ -87,6 +88,25 @@ impl Real {
         self.docker(
             labelled.into_iter().chain(options.iter().copied()).chain([self.image()]).chain(argv.iter().copied()),
         )
+    }
+
+    /// Creates this many containers, four at a time, and starts none of them.
+    pub async fn create_many(&self, count: usize) {
+        let docker = self.bollard().await;
+        let (label, value) = self.label.split_once('=').expect("a key and a value");
+        let container = ContainerCreateBody {
+            image: Some(self.image.clone()),
+            cmd: Some(vec!["true".to_owned()]),
+            labels: Some([(label.to_owned(), value.to_owned())].into()),
+            ..ContainerCreateBody::default()
+        };
+        let next = AtomicUsize::new(0);
+        let some = || async {
+            while next.fetch_add(1, Ordering::Relaxed) < count {
+                docker.create_container(None, container.clone()).await.expect("a container");
+            }
+        };
+        tokio::join!(some(), some(), some(), some());
     }
 
     /// Runs a shell command in a container to its end; the container's id.

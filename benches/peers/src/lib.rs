@@ -1,5 +1,5 @@
 //! Other crates at the works of Runtide's log and store. Each has its fastest setting that keeps its promises; its note
-//! explains its figures.
+//! explains its figures. [`Relay`] counts what clients of a daemon ask.
 
 mod commitlog;
 mod engenho;
@@ -8,6 +8,7 @@ mod open_wal;
 mod raft_engine;
 mod redb;
 mod reflector;
+mod relay;
 mod runtimo;
 mod sqlite;
 mod store;
@@ -20,6 +21,7 @@ pub use self::{
     raft_engine::RaftEngine,
     redb::Redb,
     reflector::Reflector,
+    relay::Relay,
     runtimo::Runtimo,
     sqlite::Sqlite,
     store::{Peered, Store},
