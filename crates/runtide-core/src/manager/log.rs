@@ -21,6 +21,9 @@ pub trait LogManager: Debug + Send + Sync {
     /// * Stdout and stderr are separate where the runtime keeps them separate; otherwise both are `Console`.
     /// * Without `follow` the stream ends with the output that exists now; with it, at the end of the instance's output.
     /// * A stream that breaks off ends with an `Err`, never as if it were complete.
+    /// * A follow outlasts a connection that breaks and a daemon that is started again, where the runtime keeps the output: it goes on
+    ///   behind the last line, without loss or repetition. It ends with the error once the daemon was away for two minutes, with
+    ///   `NotFound` if the instance is gone by then, and with `Unexpected` where the runtime has dropped lines that were not read.
     async fn logs(&self, id: &InstanceId, options: LogOptions) -> Result<LogStream>;
 }
 

@@ -267,6 +267,11 @@ impl State {
         &self.finished_at
     }
 
+    /// No run of the container has ended yet.
+    pub(super) fn is_first_run(&self) -> bool {
+        self.is_alive() && self.finished_at == NEVER
+    }
+
     /// Time, by the daemon's clock, by which it has reported the end of this run, which is over.
     pub(super) fn end_reported_by(&self, incarnation: &str) -> Option<SystemTime> {
         match self.incarnation() {
@@ -301,6 +306,11 @@ impl Container {
     /// Its full id, which no rename changes; `given` where the description has none.
     pub(super) fn id_or<'a>(&'a self, given: &'a str) -> &'a str {
         if is_name(&self.id) { &self.id } else { given }
+    }
+
+    /// The run of this incarnation goes on.
+    pub(super) fn is_in(&self, incarnation: &str) -> bool {
+        self.state.is_alive() && self.state.incarnation() == Some(incarnation)
     }
 
     /// Time that the container gets to end; `None`: no limit.

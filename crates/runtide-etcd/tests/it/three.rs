@@ -213,6 +213,8 @@ async fn without_a_majority_a_write_is_not_guessed_at_and_lands_or_not_later() {
     let store = EtcdStore::new(config).unwrap();
     let before = cluster.store().apply(&named("a"), json("1"), Precondition::None).await.unwrap().revision;
     let leader = cluster.leader().await;
+    // The write is sent: the store is connected to a member that answers.
+    soon("a connection", async { while store.get(&named("a"), None).await.is_err() {} }).await;
     for at in 0..3 {
         if at != leader {
             cluster.pause(at);

@@ -22,6 +22,7 @@ mod exec_scripted;
 mod identity;
 mod images;
 mod log_of_events;
+mod logs;
 mod lost_creates;
 mod managers;
 mod networks;

@@ -22,6 +22,7 @@ pub(super) struct Plan {
     pub(super) stamped: bool,
     /// The caller asked for the time.
     pub(super) shows_time: bool,
+    pub(super) since: Option<SystemTime>,
     pub(super) until: Option<SystemTime>,
     /// The incarnation that is followed; `None`: the log is read to its end and no further.
     pub(super) follows: Option<String>,
@@ -76,10 +77,6 @@ impl Plan {
         let counted = tty && matches!(tail, Tail::ByReader(_));
         let stamped = options.timestamps || follows.is_some() || counted;
         let mut query = format!("stdout={stdout}&stderr={stderr}&timestamps={stamped}");
-        if let Some(since) = options.since.and_then(timestamp::query) {
-            query.push_str("&since=");
-            query.push_str(&since);
-        }
         if let Some((_, last)) = &until {
             query.push_str("&until=");
             query.push_str(last);
@@ -90,6 +87,7 @@ impl Plan {
             tty,
             stamped,
             shows_time: options.timestamps,
+            since: options.since,
             until: until.map(|(until, _)| until),
             follows,
             driver: container.host_config.log_config.driver.clone(),
@@ -97,11 +95,13 @@ impl Plan {
         }))
     }
 
-    pub(super) fn path(&self, id: &str, follow: bool, tail: Option<u64>) -> String {
+    /// The path of a request for the log from `since` (inclusive) on.
+    pub(super) fn path(&self, id: &str, follow: bool, tail: Option<u64>, since: Option<SystemTime>) -> String {
         // Docker reads a tail beyond an i64 as "all".
         let tail =
             tail.filter(|tail| i64::try_from(*tail).is_ok()).map_or_else(|| "all".to_owned(), |tail| tail.to_string());
-        format!("/containers/{id}/logs?{}&follow={follow}&tail={tail}", self.query)
+        let since = since.and_then(timestamp::query).map(|since| format!("&since={since}")).unwrap_or_default();
+        format!("/containers/{id}/logs?{}{since}&follow={follow}&tail={tail}", self.query)
     }
 
     pub(super) fn decoder(&self) -> Decoder {
@@ -136,8 +136,11 @@ mod tests {
     #[test]
     fn until_is_exclusive_and_since_inclusive() {
         let options = LogOptions::default().with_since(at(2_000_000_000)).with_until(at(3_000_000_000));
-        let query = plan("{}", &options).unwrap().unwrap().query;
-        assert_eq!(query, "stdout=true&stderr=true&timestamps=false&since=2.000000000&until=2.999999999");
+        let plan_of = plan("{}", &options).unwrap().unwrap();
+        assert_eq!(
+            plan_of.path("c", false, None, plan_of.since),
+            "/containers/c/logs?stdout=true&stderr=true&timestamps=false&until=2.999999999&since=2.000000000&follow=false&tail=all"
+        );
         let nothing = LogOptions::default().with_until(SystemTime::UNIX_EPOCH);
         assert_eq!(plan("{}", &nothing).unwrap(), None);
     }
@@ -165,8 +168,8 @@ mod tests {
             (runs.follows.as_deref(), runs.stamped, runs.shows_time),
             (Some("2024-01-01T00:00:00Z"), true, false)
         );
-        assert!(runs.path("c", true, Some(u64::MAX)).ends_with("&follow=true&tail=all"));
-        assert!(runs.path("c", true, Some(0)).ends_with("&follow=true&tail=0"));
+        assert!(runs.path("c", true, Some(u64::MAX), None).ends_with("&follow=true&tail=all"));
+        assert!(runs.path("c", true, Some(0), None).ends_with("&follow=true&tail=0"));
     }
 
     #[test]

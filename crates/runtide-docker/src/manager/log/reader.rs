@@ -1,9 +1,13 @@
-//! [`Reader`]: requests the log, drops the entries that the options leave out, and verifies the log's end.
+//! [`Reader`]: requests the log, drops the entries that the options leave out, goes on behind the last entry after an outage, and
+//! verifies the log's end.
 
 use std::time::{Duration, SystemTime};
 
-use runtide_core::{ErrorKind, InstanceId, Result, manager::LogLine};
-use runtide_engine::output::{Origin, Piece, timestamp};
+use runtide_core::{Error, ErrorKind, InstanceId, Result, manager::LogLine};
+use runtide_engine::{
+    Absence,
+    output::{Origin, Piece, timestamp},
+};
 
 use super::{
     plan::{OPERATION, Plan, Tail},
@@ -22,6 +26,9 @@ const END_ENTRIES: u64 = 512;
 /// Time for which a container may still be listed as running after its output ended.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Time by which an entry may be older than one before it: those of two outputs are not in order.
+const DISORDER: Duration = Duration::from_secs(10);
+
 #[derive(Debug)]
 pub(super) struct Reader {
     client: Client,
@@ -37,6 +44,13 @@ pub(super) struct Reader {
     skipping: bool,
     /// Position of the last entry that was read. Kept only while following, for the second read of the end.
     position: Position,
+    /// Time of that entry.
+    position_at: Option<SystemTime>,
+    /// Set after an outage, until the position is found: the entries up to it were read before.
+    resumes: Option<Search>,
+    /// The connection broke: the log is to be requested again.
+    is_broken: bool,
+    absence: Absence,
     /// Set once the run is over: finds the position in the second read.
     search: Option<Search>,
     /// Set while following: separates the followed run from the next one.
@@ -54,6 +68,10 @@ impl Reader {
             skip: 0,
             skipping: false,
             position: Position::default(),
+            position_at: None,
+            resumes: None,
+            is_broken: false,
+            absence: Absence::default(),
             search: None,
             run: None,
         };
@@ -83,10 +101,15 @@ impl Reader {
         let mut response = LogResponse::new(self.call(), &self.plan, false, Some(1)).await?;
         while let Next::Piece(piece) = response.next(self.call()).await? {
             if let Some(line) = self.entry(piece) {
-                self.position.advance(line.source, line.at, &line.bytes);
+                self.advance(&line);
             }
         }
         Ok(())
+    }
+
+    fn advance(&mut self, line: &LogLine) {
+        self.position.advance(line.source, line.at, &line.bytes);
+        self.position_at = line.at.or(self.position_at);
     }
 
     /// The number of entries before the last `tail` ones.
@@ -100,7 +123,60 @@ impl Reader {
         Ok(entries.saturating_sub(tail))
     }
 
+    /// The next line. A follow outlasts a connection that broke, and an absence of the daemon for as long as [`Absence`] allows.
     pub(super) async fn line(&mut self) -> Result<Option<LogLine>> {
+        loop {
+            let resumed = if self.is_broken { self.resume().await } else { Ok(()) };
+            let read = match resumed {
+                Ok(()) => self.read_line().await,
+                Err(error) => Err(error),
+            };
+            match read {
+                Ok(line) => {
+                    self.absence.is_over();
+                    return Ok(line);
+                }
+                Err(error) if self.plan.follows.is_some() && is_outage(&error) => {
+                    tracing::debug!(%error, instance = %self.id, "a follow goes on after an outage");
+                    self.is_broken = true;
+                    self.absence.pause(Some(error)).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Requests the log again, from the last entry on.
+    async fn resume(&mut self) -> Result<()> {
+        let Some(incarnation) = self.plan.follows.clone() else { return Ok(()) };
+        let Some(container) = self.call().inspect_if_present().await? else {
+            let message = "the output broke off, and the container is gone: lines may be missing";
+            return Err(self.call().error(ErrorKind::NotFound, message));
+        };
+        self.run = FollowedRun::open(self.call(), &self.plan.container, &incarnation).await;
+        (self.resumes, self.skipping) = (None, false);
+        if self.search.take().is_some() || !container.is_in(&incarnation) {
+            self.reread_end().await?;
+        } else if self.position.is_start() {
+            self.response = match self.plan.tail {
+                Tail::ByReader(_) => None,
+                // There was nothing when it was opened, so that all of it is new.
+                Tail::All | Tail::ByDaemon(0) => Some(LogResponse::new(self.call(), &self.plan, true, None).await?),
+                Tail::ByDaemon(tail) => Some(LogResponse::new(self.call(), &self.plan, true, Some(tail)).await?),
+            };
+        } else {
+            let before = self.position_at.and_then(|at| at.checked_sub(DISORDER));
+            let since = before.max(self.plan.since);
+            self.response = Some(LogResponse::since(self.call(), &self.plan, true, None, since).await?);
+            // Entries that are equal have one time, so that a row of them is not cut.
+            self.resumes = Some(Search::new(self.position.clone(), true));
+        }
+        self.is_broken = false;
+        self.absence.is_over();
+        Ok(())
+    }
+
+    async fn read_line(&mut self) -> Result<Option<LogLine>> {
         loop {
             let call = Call { client: &self.client, operation: OPERATION, id: self.id.as_str() };
             let Some(response) = &mut self.response else {
@@ -113,6 +189,9 @@ impl Reader {
             match response.next(call).await? {
                 Next::Piece(piece) => {
                     let line = self.take(piece);
+                    if self.resumes.is_some() && self.is_beyond() {
+                        return Err(self.rotated());
+                    }
                     if let (Some(run), Some(at)) = (&mut self.run, self.at)
                         && run.is_over_before(at).await
                     {
@@ -139,17 +218,27 @@ impl Reader {
 
     /// The piece as a line; `None` for one that the options leave out, or that was emitted before.
     fn take(&mut self, piece: Piece) -> Option<LogLine> {
-        if piece.starts && self.search.is_none() {
+        let is_known = self.resumes.is_some();
+        if piece.starts && self.search.is_none() && !is_known {
             self.skipping = self.skip > 0;
             self.skip = self.skip.saturating_sub(1);
         }
         let mut line = self.entry(piece)?;
-        if let Some(search) = &mut self.search {
-            if !search.is_past(line.source, line.at, &line.bytes) {
-                return None;
+        if let Some(search) = &mut self.resumes {
+            // The last one that was read before is found here, and all others follow it.
+            search.is_past(line.source, line.at, &line.bytes);
+            if search.is_found() {
+                self.resumes = None;
             }
-        } else if self.plan.follows.is_some() {
-            self.position.advance(line.source, line.at, &line.bytes);
+            return None;
+        }
+        if let Some(search) = &mut self.search
+            && !search.is_past(line.source, line.at, &line.bytes)
+        {
+            return None;
+        }
+        if self.plan.follows.is_some() {
+            self.advance(&line);
         }
         if self.skipping && self.search.is_none() {
             return None;
@@ -170,6 +259,16 @@ impl Reader {
         (has_time || !bytes.is_empty()).then(|| LogLine::new(source, self.at, bytes))
     }
 
+    /// The entry at hand is behind the position in any order that entries can have, and the position was not found.
+    fn is_beyond(&self) -> bool {
+        let (Some(at), Some(position)) = (self.at, self.position_at) else { return false };
+        at.duration_since(position).is_ok_and(|later| later > DISORDER)
+    }
+
+    fn rotated(&self) -> Error {
+        self.call().error(ErrorKind::Unexpected, "the log was rotated while it was read: lines are missing")
+    }
+
     /// Called when the daemon ended the output in an orderly way; `true` if the end is now read again.
     async fn reread_end(&mut self) -> Result<bool> {
         let Some(incarnation) = self.plan.follows.clone() else { return Ok(false) };
@@ -184,8 +283,7 @@ impl Reader {
             None => self.position.is_start(),
             Some(search) if search.is_found() => return Ok(false),
             Some(search) if search.is_everything() => {
-                let message = "the log was rotated while it was read: lines are missing";
-                return Err(self.call().error(ErrorKind::Unexpected, message));
+                return Err(self.rotated());
             }
             Some(_) => true,
         };
@@ -202,9 +300,7 @@ impl Reader {
         let over = async {
             loop {
                 match call.inspect_if_present().await? {
-                    Some(container)
-                        if container.state.is_alive() && container.state.incarnation() == Some(incarnation) =>
-                    {
+                    Some(container) if container.is_in(incarnation) => {
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
                     over => return Ok(over),
@@ -215,4 +311,9 @@ impl Reader {
             Err(call.error(ErrorKind::Unavailable, "the daemon ended the output, and the container still runs"))
         })
     }
+}
+
+/// An error of the connection, or of a daemon that is away.
+fn is_outage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
 }

@@ -34,16 +34,27 @@ pub(super) struct LogResponse {
 
 impl LogResponse {
     pub(super) async fn new(call: Call<'_>, plan: &Plan, follow: bool, tail: Option<u64>) -> Result<Self> {
-        let response =
-            call.client.open(OPERATION, Request::get(plan.path(call.id, follow, tail))).await.map_err(|error| {
-                match error.kind() {
-                    // Docker's versions differ in the status that they send for an unreadable driver.
-                    ErrorKind::Unsupported | ErrorKind::Unexpected if !is_always_readable(&plan.driver) => {
-                        unreadable(call, error.message()).with_context("log_driver", &plan.driver)
-                    }
-                    _ => call.located(error),
+        Self::since(call, plan, follow, tail, plan.since).await
+    }
+
+    /// As [`new`](Self::new), from another time on than the plan's.
+    pub(super) async fn since(
+        call: Call<'_>,
+        plan: &Plan,
+        follow: bool,
+        tail: Option<u64>,
+        since: Option<SystemTime>,
+    ) -> Result<Self> {
+        let request = Request::get(plan.path(call.id, follow, tail, since));
+        let response = call.client.open(OPERATION, request).await.map_err(|error| {
+            match error.kind() {
+                // Docker's versions differ in the status that they send for an unreadable driver.
+                ErrorKind::Unsupported | ErrorKind::Unexpected if !is_always_readable(&plan.driver) => {
+                    unreadable(call, error.message()).with_context("log_driver", &plan.driver)
                 }
-            })?;
+                _ => call.located(error),
+            }
+        })?;
         let ends_at = plan.until.filter(|_| follow).and_then(|until| ends_at(&response, until));
         Ok(Self { body: response.into_body(), decoder: plan.decoder(), follow, ends_at, over: false, broken: None })
     }
@@ -76,6 +87,8 @@ impl LogResponse {
                 }
                 Ok(Chunk::PastUntil) => return Ok(Next::End(End::PastUntil)),
                 Ok(Chunk::End) => {}
+                // A follow goes on from its last entry, and reads the one at hand again.
+                Err(error) if self.follow => return Err(error),
                 Err(error) => self.broken = Some(error),
             }
             self.over = true;
@@ -96,9 +109,14 @@ impl LogResponse {
     }
 
     async fn received(&mut self, call: Call<'_>) -> Result<Chunk> {
+        let max_silence = call.client.config().max_silence;
         loop {
             let frame = match (self.follow, self.ends_at) {
-                (true, None) => self.body.frame().await,
+                // A silent connection may be dead: the log is then requested again.
+                (true, None) => match tokio::time::timeout(max_silence, self.body.frame()).await {
+                    Ok(frame) => frame,
+                    Err(_) => return Err(call.error(ErrorKind::Unavailable, "the output was silent for long")),
+                },
                 (true, Some(end)) => match tokio::time::timeout_at(end, self.body.frame()).await {
                     Ok(frame) => frame,
                     Err(_) => return Ok(Chunk::PastUntil),

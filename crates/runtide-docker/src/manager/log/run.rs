@@ -134,6 +134,10 @@ pub(super) async fn since(call: Call<'_>, container: &Container, since: Option<S
 /// container's creation.
 fn first_line(container: &Container, started: SystemTime) -> Option<SystemTime> {
     let earlier = |text: &str| time(text).filter(|at| *at < started);
+    // All of the output is of this run.
+    if container.state.is_first_run() {
+        return earlier(&container.created);
+    }
     let floor = earlier(container.state.finished_at()).or_else(|| earlier(&container.created))?;
     let half = started.duration_since(floor).unwrap_or_default() / 2;
     started.checked_sub(half.min(BEFORE_START))
@@ -145,17 +149,17 @@ mod tests {
 
     #[test]
     fn without_messages_a_run_begins_shortly_before_its_start_and_after_the_last_one() {
-        let first = |finished: &str| {
+        let first = |is_running: bool, finished: &str| {
             let json = format!(
-                r#"{{"Created":"2024-01-01T00:00:00Z","State":{{"StartedAt":"2024-01-01T00:01:00Z","FinishedAt":"{finished}"}}}}"#
+                r#"{{"Created":"2024-01-01T00:00:00Z","State":{{"Running":{is_running},"StartedAt":"2024-01-01T00:01:00Z","FinishedAt":"{finished}"}}}}"#
             );
             let container: Container = serde_json::from_str(&json).unwrap();
             let started = time("2024-01-01T00:01:00Z").unwrap();
             started.duration_since(first_line(&container, started).unwrap()).unwrap()
         };
-        assert_eq!(first("0001-01-01T00:00:00Z"), BEFORE_START, "the first run");
-        assert_eq!(first("2024-01-01T00:02:00Z"), BEFORE_START, "it is over itself");
-        assert_eq!(first("2024-01-01T00:00:30Z"), BEFORE_START);
-        assert_eq!(first("2024-01-01T00:00:59.900Z"), Duration::from_millis(50), "half-way between the two");
+        assert_eq!(first(true, "0001-01-01T00:00:00Z"), Duration::from_secs(60), "the first run: from the creation on");
+        assert_eq!(first(false, "2024-01-01T00:02:00Z"), BEFORE_START, "it is over itself");
+        assert_eq!(first(true, "2024-01-01T00:00:30Z"), BEFORE_START);
+        assert_eq!(first(true, "2024-01-01T00:00:59.900Z"), Duration::from_millis(50), "half-way between the two");
     }
 }

@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use runtide_conformance::{report, testbed::Turn};
+use runtide_conformance::{
+    proxy::{Endpoint as Socket, Proxy},
+    report,
+    testbed::Turn,
+};
 use runtide_core::{
     InstanceId, RuntimeBackend,
     manager::{
@@ -60,6 +64,13 @@ impl Bench {
         let prefix = format!("runtide-managers-{test}-{}", std::process::id());
         let turn = turn().await.unwrap();
         Some(Self { backend, prefix, socket, _turn: turn })
+    }
+
+    /// The same daemon through a proxy that can cut connections.
+    pub(crate) async fn behind_a_proxy(&self) -> (Proxy, DockerBackend) {
+        let socket = std::env::temp_dir().join(format!("{}.sock", self.prefix));
+        let proxy = Proxy::start(Socket::Unix(socket.clone()), Socket::Unix(self.socket.clone())).await.unwrap();
+        (proxy, DockerBackend::new(Config::default().with_endpoint(Endpoint::unix(socket))).unwrap())
     }
 
     pub(crate) fn lifecycle(&self) -> &dyn LifecycleManager {

@@ -1,12 +1,14 @@
-//! [`Reader`]: requests the log, drops the lines that the options leave out, and finds the end of the run that is followed.
+//! [`Reader`]: requests the log, drops the lines that the options leave out, goes on behind the last line after an outage, and finds the
+//! end of the run that is followed.
 
 use std::time::{Duration, SystemTime};
 
+use bytes::Buf;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use runtide_core::{Error, ErrorKind, InstanceId, Result, manager::LogLine};
 use runtide_engine::{
-    as_io,
+    Absence, as_io,
     output::{Decoder, Malformed, Origin, Piece, timestamp},
 };
 
@@ -30,21 +32,29 @@ pub(super) struct Reader {
     ends: Option<Ends>,
     /// Begin of the run that is followed.
     follows: Option<SystemTime>,
+    /// Set once the run is over: the log is read up to this time, `None`: to its end.
+    rest: Option<Option<SystemTime>>,
+    /// The connection broke: the log is to be requested again.
+    is_broken: bool,
+    absence: Absence,
     /// Lines before the tail that are still to be skipped.
     before_tail: u64,
     position: Position,
     /// Frames of the present response that were emitted by the one before.
     seen: u64,
-    /// The frame at hand belongs to those.
+    /// The frame at hand is one of those.
     is_skipped: bool,
+    /// Bytes of the frame at hand that were emitted before the connection broke.
+    skip: usize,
     at: Option<SystemTime>,
 }
 
-/// Second of the last frame, and the number of frames in it. Podman's times are no more exact.
+/// Second of the last frame, the number of frames in it, and the bytes of the last one. Podman's times are no more exact.
 #[derive(Debug, Default, Clone, Copy)]
 struct Position {
     second: Option<SystemTime>,
     frames: u64,
+    bytes: usize,
 }
 
 /// One answer to a request for the log.
@@ -53,6 +63,8 @@ struct Response {
     body: Incoming,
     decoder: Decoder,
     is_followed: bool,
+    /// The body is over; what the decoder holds comes out before the end.
+    is_over: bool,
 }
 
 /// One step of a follow.
@@ -76,10 +88,14 @@ impl Reader {
             response: None,
             ends: None,
             follows,
+            rest: None,
+            is_broken: false,
+            absence: Absence::default(),
             before_tail: 0,
             position: Position::default(),
             seen: 0,
             is_skipped: false,
+            skip: 0,
             at: None,
         };
         if let Some(begin) = follows {
@@ -108,7 +124,12 @@ impl Reader {
     async fn request(&mut self, follow: bool, since: Option<SystemTime>, until: Option<SystemTime>) -> Result<()> {
         let answer = self.client.open(OPERATION, self.plan.request(follow, since, until)).await;
         let answer = answer.map_err(|error| self.call().located(error))?;
-        self.response = Some(Response { body: answer.into_body(), decoder: Decoder::framed(), is_followed: follow });
+        self.response = Some(Response {
+            body: answer.into_body(),
+            decoder: Decoder::framed(),
+            is_followed: follow,
+            is_over: false,
+        });
         Ok(())
     }
 
@@ -124,8 +145,48 @@ impl Reader {
         Ok(lines + u64::from(is_open))
     }
 
-    /// The next line, or a part of a long one; `None`: the output is read.
+    /// The next line, or a part of a long one; `None`: the output is read. A follow outlasts a connection that broke, and an absence
+    /// of the service for as long as [`Absence`] allows.
     pub(super) async fn line(&mut self) -> Result<Option<LogLine>> {
+        loop {
+            let resumed = if self.is_broken { self.resume().await } else { Ok(()) };
+            let read = match resumed {
+                Ok(()) => self.read_line().await,
+                Err(error) => Err(error),
+            };
+            match read {
+                Ok(line) => {
+                    self.absence.is_over();
+                    return Ok(line);
+                }
+                Err(error) if self.plan.follows.is_some() && is_outage(&error) => {
+                    tracing::debug!(%error, instance = %self.id, "a follow goes on after an outage");
+                    (self.response, self.ends, self.is_broken) = (None, None, true);
+                    self.absence.pause(Some(error)).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Requests the log again, from the last frame on.
+    async fn resume(&mut self) -> Result<()> {
+        if let Some(until) = self.rest {
+            self.go_on(false, until).await?;
+        } else if let Some(begin) = self.follows {
+            // The ends that were missed come as well. Without a response the container is inspected next.
+            self.subscribe(begin).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads on to this time, now that the run is over.
+    async fn read_rest(&mut self, until: Option<SystemTime>) -> Result<()> {
+        (self.follows, self.ends, self.rest) = (None, None, Some(until));
+        self.go_on(false, until).await
+    }
+
+    async fn read_line(&mut self) -> Result<Option<LogLine>> {
         loop {
             match self.step().await? {
                 Step::Piece(piece) => {
@@ -135,9 +196,8 @@ impl Reader {
                 }
                 Step::Ended(at) => {
                     // The rest of the run, and nothing of the next one.
-                    (self.follows, self.ends) = (None, None);
                     let until = self.plan.until.map_or(at, |until| until.min(at));
-                    self.go_on(false, Some(until)).await?;
+                    self.read_rest(Some(until)).await?;
                 }
                 Step::Deaf => {
                     self.ends = None;
@@ -148,7 +208,7 @@ impl Reader {
                 }
                 Step::Closed => {
                     let Some(begin) = self.follows else { return Ok(None) };
-                    if self.plan.until.is_some_and(|until| until <= SystemTime::now()) {
+                    if !self.is_broken && self.plan.until.is_some_and(|until| until <= SystemTime::now()) {
                         return Ok(None);
                     }
                     tokio::time::sleep(AGAIN).await;
@@ -160,15 +220,17 @@ impl Reader {
                         // The end is reported soon; where nothing reports it, the log is read up to the next run.
                         Some(now) => {
                             if let Some(at) = self.reported().await {
-                                (self.follows, self.ends) = (None, None);
                                 let until = self.plan.until.map_or(at, |until| until.min(at));
-                                self.go_on(false, Some(until)).await?;
+                                self.read_rest(Some(until)).await?;
                             } else {
-                                self.follows = None;
                                 let next = now.began().filter(|next| *next > begin);
                                 let until = [self.plan.until, next].into_iter().flatten().min();
-                                self.go_on(false, until).await?;
+                                self.read_rest(until).await?;
                             }
+                        }
+                        None if self.is_broken => {
+                            let message = "the output broke off, and the container is gone: lines may be missing";
+                            return Err(self.call().error(ErrorKind::NotFound, message));
                         }
                         // It is gone, and its log with it.
                         None => return Ok(None),
@@ -188,8 +250,11 @@ impl Reader {
     async fn go_on(&mut self, follow: bool, until: Option<SystemTime>) -> Result<()> {
         // Podman leaves out what is older than `since` itself: the frames that were counted begin there.
         let since = self.position.second.max(self.plan.since);
-        self.seen = self.position.frames;
-        self.request(follow, since, until).await
+        (self.seen, self.skip) = (self.position.frames, 0);
+        self.request(follow, since, until).await?;
+        self.is_broken = false;
+        self.absence.is_over();
+        Ok(())
     }
 
     async fn step(&mut self) -> Result<Step> {
@@ -197,20 +262,28 @@ impl Reader {
             let Some(response) = &mut self.response else { return Ok(Step::Closed) };
             match response.decoder.next() {
                 Ok(Some(piece)) => return Ok(Step::Piece(piece)),
+                Ok(None) if response.is_over => {
+                    self.response = None;
+                    continue;
+                }
                 Ok(None) => {}
                 Err(malformed) => return Err(broken_frame(self.call(), &malformed)),
             }
             let (is_followed, deadline) = (response.is_followed, self.client.deadline());
+            let max_silence = self.client.config().max_silence;
             let (client, until) = (self.client.clone(), self.plan.until.filter(|_| is_followed));
             let body = &mut response.body;
-            // Stored lines may arrive slowly, but silence for the whole deadline is a stall.
-            let frame = async {
-                if is_followed { Ok(body.frame().await) } else { tokio::time::timeout(deadline, body.frame()).await }
-            };
+            // Stored lines may arrive slowly, but silence for the whole deadline is a stall. A silent connection of a follow may be dead:
+            // the log is then requested again.
+            let patience = if is_followed { max_silence } else { deadline };
+            let frame = tokio::time::timeout(patience, body.frame());
             let frame = tokio::select! {
                 biased;
                 frame = frame => match frame {
                     Ok(frame) => frame,
+                    Err(_) if is_followed => {
+                        return Err(self.call().error(ErrorKind::Unavailable, "the output was silent for long"));
+                    }
                     Err(_) => return Err(self.call().error(ErrorKind::Timeout, "the service stopped sending")),
                 },
                 end = next(&mut self.ends), if is_followed => match end {
@@ -230,13 +303,7 @@ impl Reader {
             match frame {
                 None => {
                     response.decoder.end();
-                    let rest = response.decoder.next();
-                    self.response = None;
-                    match rest {
-                        Ok(Some(piece)) => return Ok(Step::Piece(piece)),
-                        Ok(None) => {}
-                        Err(malformed) => return Err(broken_frame(self.call(), &malformed)),
-                    }
+                    response.is_over = true;
                 }
                 Some(Ok(frame)) => {
                     if let Ok(bytes) = frame.into_data() {
@@ -261,23 +328,40 @@ impl Reader {
         if piece.starts {
             self.at = timestamp::split(&mut bytes);
             if self.at == self.position.second {
-                self.is_skipped = self.seen > 0;
+                // Of the last frame a part may be missing, if the connection broke inside it.
+                let is_last = self.seen == 1;
+                self.skip = if is_last { self.position.bytes } else { 0 };
+                self.is_skipped = self.seen > 1 || is_last && self.skip == 0;
+                if self.seen == 0 {
+                    self.position =
+                        Position { frames: self.position.frames.saturating_add(1), bytes: 0, ..self.position };
+                }
                 self.seen = self.seen.saturating_sub(1);
-                self.position.frames += u64::from(!self.is_skipped);
             } else {
-                (self.is_skipped, self.seen) = (false, 0);
-                self.position = Position { second: self.at, frames: 1 };
+                (self.is_skipped, self.skip, self.seen) = (false, 0, 0);
+                self.position = Position { second: self.at, frames: 1, bytes: 0 };
             }
         }
-        if self.is_skipped {
+        let skipped = bytes.len().min(self.skip);
+        if skipped > 0 {
+            self.skip -= skipped;
+            bytes.advance(skipped);
+        }
+        if self.is_skipped || skipped > 0 && bytes.is_empty() {
             return None;
         }
+        self.position.bytes = self.position.bytes.saturating_add(bytes.len());
         if self.before_tail > 0 {
             self.before_tail -= u64::from(bytes.last() == Some(&b'\n'));
             return None;
         }
         Some(LogLine::new(self.plan.source(source), self.at.filter(|_| self.plan.shows_time), bytes))
     }
+}
+
+/// An error of the connection, or of a service that is away.
+fn is_outage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
 }
 
 /// Waits until this moment is past; without one, forever.
