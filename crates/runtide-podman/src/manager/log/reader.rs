@@ -32,8 +32,8 @@ pub(super) struct Reader {
     ends: Option<Ends>,
     /// Begin of the run that is followed.
     follows: Option<SystemTime>,
-    /// Set once the run is over: the log is read up to this time, `None`: to its end.
-    rest: Option<Option<SystemTime>>,
+    /// Set once the run is over.
+    rest: Option<Rest>,
     /// The connection broke: the log is to be requested again.
     is_broken: bool,
     absence: Absence,
@@ -55,6 +55,13 @@ struct Position {
     second: Option<SystemTime>,
     frames: u64,
     bytes: usize,
+}
+
+/// The part of the log after the run's end was seen.
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    /// `None`: to the log's end.
+    until: Option<SystemTime>,
 }
 
 /// One answer to a request for the log.
@@ -171,7 +178,7 @@ impl Reader {
 
     /// Requests the log again, from the last frame on.
     async fn resume(&mut self) -> Result<()> {
-        if let Some(until) = self.rest {
+        if let Some(Rest { until }) = self.rest {
             self.go_on(false, until).await?;
         } else if let Some(begin) = self.follows {
             // The ends that were missed come as well. Without a response the container is inspected next.
@@ -182,7 +189,7 @@ impl Reader {
 
     /// Reads on to this time, now that the run is over.
     async fn read_rest(&mut self, until: Option<SystemTime>) -> Result<()> {
-        (self.follows, self.ends, self.rest) = (None, None, Some(until));
+        (self.follows, self.ends, self.rest) = (None, None, Some(Rest { until }));
         self.go_on(false, until).await
     }
 
