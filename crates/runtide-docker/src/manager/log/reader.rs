@@ -9,6 +9,8 @@ use runtide_engine::{
     output::{Origin, Piece, timestamp},
 };
 
+use tokio::time::Instant;
+
 use super::{
     plan::{OPERATION, Plan, Tail},
     position::{Position, Search},
@@ -25,6 +27,12 @@ const END_ENTRIES: u64 = 512;
 
 /// Time for which a container may still be listed as running after its output ended.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time within which a request that breaks off is one of [`FRUITLESS`] in a row, after which a follow ends with the error.
+const SOON: Duration = Duration::from_secs(5);
+
+/// See [`SOON`].
+const FRUITLESS: u32 = 4;
 
 /// Time by which an entry may be older than one before it: those of two outputs are not in order.
 const DISORDER: Duration = Duration::from_secs(10);
@@ -51,6 +59,9 @@ pub(super) struct Reader {
     /// The connection broke: the log is to be requested again.
     is_broken: bool,
     absence: Absence,
+    /// Time of the last request, and the number of those in a row that broke off soon and without a line.
+    requested: Instant,
+    fruitless: u32,
     /// Set once the run is over: finds the position in the second read.
     search: Option<Search>,
     /// Set while following: separates the followed run from the next one.
@@ -72,6 +83,8 @@ impl Reader {
             resumes: None,
             is_broken: false,
             absence: Absence::default(),
+            requested: Instant::now(),
+            fruitless: 0,
             search: None,
             run: None,
         };
@@ -128,7 +141,12 @@ impl Reader {
         loop {
             let resumed = if self.is_broken { self.resume().await } else { Ok(()) };
             let read = match resumed {
-                Ok(()) => self.read_line().await,
+                Ok(()) => {
+                    let read = self.read_line().await;
+                    let is_soon = self.requested.elapsed() < SOON;
+                    self.fruitless = if read.is_err() && is_soon { self.fruitless + 1 } else { 0 };
+                    read
+                }
                 Err(error) => Err(error),
             };
             match read {
@@ -136,7 +154,7 @@ impl Reader {
                     self.absence.is_over();
                     return Ok(line);
                 }
-                Err(error) if self.plan.follows.is_some() && is_outage(&error) => {
+                Err(error) if self.plan.follows.is_some() && is_outage(&error) && self.fruitless < FRUITLESS => {
                     tracing::debug!(%error, instance = %self.id, "a follow goes on after an outage");
                     self.is_broken = true;
                     self.absence.pause(Some(error)).await?;
@@ -171,7 +189,7 @@ impl Reader {
             // Entries that are equal have one time, so that a row of them is not cut.
             self.resumes = Some(Search::new(self.position.clone(), true));
         }
-        self.is_broken = false;
+        (self.is_broken, self.requested) = (false, Instant::now());
         self.absence.is_over();
         Ok(())
     }

@@ -12,11 +12,19 @@ use runtide_engine::{
     output::{Decoder, Malformed, Origin, Piece, timestamp},
 };
 
+use tokio::time::Instant;
+
 use super::plan::{OPERATION, Plan};
 use crate::{client::EventLogger, ends::Ends, manager::container::Call};
 
 /// Pause before a follow is opened again that Podman ended though the run goes on: it does so at once while it is paused.
 const AGAIN: Duration = Duration::from_millis(250);
+
+/// Time within which a request that breaks off is one of [`FRUITLESS`] in a row, after which a follow ends with the error.
+const SOON: Duration = Duration::from_secs(5);
+
+/// See [`SOON`].
+const FRUITLESS: u32 = 4;
 
 /// Time after `until` for which lines from before it may still arrive.
 const LATE: Duration = Duration::from_secs(1);
@@ -37,6 +45,9 @@ pub(super) struct Reader {
     /// The connection broke: the log is to be requested again.
     is_broken: bool,
     absence: Absence,
+    /// Time of the last request, and the number of those in a row that broke off soon and without a line.
+    requested: Instant,
+    fruitless: u32,
     /// Lines before the tail that are still to be skipped.
     before_tail: u64,
     position: Position,
@@ -98,6 +109,8 @@ impl Reader {
             rest: None,
             is_broken: false,
             absence: Absence::default(),
+            requested: Instant::now(),
+            fruitless: 0,
             before_tail: 0,
             position: Position::default(),
             seen: 0,
@@ -158,7 +171,12 @@ impl Reader {
         loop {
             let resumed = if self.is_broken { self.resume().await } else { Ok(()) };
             let read = match resumed {
-                Ok(()) => self.read_line().await,
+                Ok(()) => {
+                    let read = self.read_line().await;
+                    let is_soon = self.requested.elapsed() < SOON;
+                    self.fruitless = if read.is_err() && is_soon { self.fruitless + 1 } else { 0 };
+                    read
+                }
                 Err(error) => Err(error),
             };
             match read {
@@ -166,7 +184,7 @@ impl Reader {
                     self.absence.is_over();
                     return Ok(line);
                 }
-                Err(error) if self.plan.follows.is_some() && is_outage(&error) => {
+                Err(error) if self.plan.follows.is_some() && is_outage(&error) && self.fruitless < FRUITLESS => {
                     tracing::debug!(%error, instance = %self.id, "a follow goes on after an outage");
                     (self.response, self.ends, self.is_broken) = (None, None, true);
                     self.absence.pause(Some(error)).await?;
@@ -259,7 +277,7 @@ impl Reader {
         let since = self.position.second.max(self.plan.since);
         (self.seen, self.skip) = (self.position.frames, 0);
         self.request(follow, since, until).await?;
-        self.is_broken = false;
+        (self.is_broken, self.requested) = (false, Instant::now());
         self.absence.is_over();
         Ok(())
     }
