@@ -303,7 +303,7 @@ async fn probe(
         let since = history(&server, Some(since)).unwrap_or_default();
         let (mut subscription, proof) = EventSubscription::open_after(client, reported_state, &token, &since).await?;
         if matches!(proof, Proof::Expired) {
-            subscription.await_history().await?;
+            subscription.await_history(None).await?;
         }
         return Ok(Probed::Continued(subscription, proof));
     }
@@ -316,6 +316,12 @@ async fn probe(
 /// months, so only the necessary part is requested.
 fn history(server: &Server, needed: Option<String>) -> Option<String> {
     if server.kind == RuntimeKind::Docker { Some("1".to_owned()) } else { needed }
+}
+
+/// The time, in nanoseconds, after which an event is after the subscription that follows this negotiation: the date is cut to the
+/// second.
+fn live_after(server: &Server) -> Option<u64> {
+    server.date?.checked_add(Duration::from_secs(1)).and_then(subscription::nanoseconds)
 }
 
 /// Negotiates, then subscribes from a time before that: the response's head is sent before the subscription, so the events
@@ -350,10 +356,8 @@ impl Source for DockerSource {
                         Proof::Continues => {
                             self.adopt(subscription);
                             self.last = Some(token.clone());
-                            // The date is cut to the second: an event one second later is certainly after the subscription.
-                            let live = server.date.and_then(|date| date.checked_add(Duration::from_secs(1)));
-                            let live = live.and_then(subscription::nanoseconds).unwrap_or(u64::MAX);
-                            self.replaying = Some((Instant::now() + LONGEST_REPLAY, live));
+                            self.replaying =
+                                Some((Instant::now() + LONGEST_REPLAY, live_after(&server).unwrap_or(u64::MAX)));
                             let mut reported_state = self.reported_state.lock();
                             for row in std::mem::take(&mut self.known) {
                                 reported_state.learn_labels(&row);
@@ -370,7 +374,7 @@ impl Source for DockerSource {
         };
         let (mut subscription, server) = open_fresh(&self.client).await?;
         if gap == Gap::HistoryExpired {
-            subscription.await_history().await?;
+            subscription.await_history(live_after(&server)).await?;
         }
         self.reported_state.lock().forget();
         self.reported_state.lock().go_live();

@@ -116,10 +116,23 @@ impl EventSubscription {
     ///
     /// A listing can be answered before all of it has come (Docker 26 does that more often than not): what it says of an instance
     /// that the listing lacks would then seem to have happened after the listing.
-    pub(crate) async fn await_history(&mut self) -> Result<()> {
+    ///
+    /// A message of a time after `live` is live, so that the history is there: a busy daemon is never silent.
+    pub(crate) async fn await_history(&mut self, live: Option<u64>) -> Result<()> {
         let latest = Instant::now() + LONGEST;
         let mut timeout = NOTHING;
+        let mut scanned = 0;
         loop {
+            let mut frames = Frames::of(self.unread().get(scanned..).unwrap_or_default());
+            let before = scanned;
+            while let Some(framed) = frames.next() {
+                scanned = before + frames.read();
+                if let Framed::Event(event) = framed
+                    && event.nanoseconds().zip(live).is_some_and(|(at, live)| at > live)
+                {
+                    return Ok(());
+                }
+            }
             let more = poll_fn(|cx| self.poll_more(cx));
             match tokio::time::timeout_at(latest.min(Instant::now() + timeout), more).await {
                 Ok(Ok(true)) => timeout = UNPROVEN,
