@@ -53,6 +53,18 @@ pub(crate) fn read(folder: &Path) -> Outcome<Vec<Finding>> {
     Ok(findings)
 }
 
+/// The findings once some laws ran again: of a law that failed, the later finding counts.
+pub(crate) fn settled(mut first: Vec<Finding>, again: Vec<Finding>) -> Vec<Finding> {
+    let key = |finding: &Finding| {
+        let Finding { suite, backend, law, name, real, .. } = finding;
+        (suite.clone(), backend.clone(), law.clone(), name.clone(), *real)
+    };
+    let keys: BTreeSet<_> = again.iter().map(key).collect();
+    first.retain(|finding| finding.outcome != Verdict::Failed || !keys.contains(&key(finding)));
+    first.extend(again);
+    first
+}
+
 fn parse(text: &str) -> Result<Vec<Finding>, (usize, serde_json::Error)> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines.map(|(at, line)| serde_json::from_str(line).map_err(|error| (at + 1, error))).collect()
@@ -235,6 +247,17 @@ memory   runtime  in process               1       1        0
         more.push(store);
         assert_eq!(unproven(&required, &more), ["docker: required for real, and its store suite did not run for real"]);
         assert_eq!(unproven(&["memory".to_owned()], &more).len(), 1, "in process is not for real");
+    }
+
+    #[test]
+    fn a_law_that_ran_again_counts_once() {
+        let first = findings();
+        let mut again = vec![first[3].clone(), first[2].clone()];
+        again[0].outcome = Verdict::Passed;
+        again[1].outcome = Verdict::Failed;
+        let counted = count(&settled(first.clone(), again));
+        assert_eq!(counted, Counts { passed: 3, failed: 1, skipped: 1 }, "a failure is replaced, nothing else is");
+        assert_eq!(count(&settled(first, Vec::new())), Counts { passed: 2, failed: 1, skipped: 1 });
     }
 
     #[test]
