@@ -14,6 +14,9 @@ use crate::{testbed, workspace};
 /// Folder for the reports of a `cargo xtask test`, given to the suites in `RUNTIDE_REPORT_DIR`: `<backend>.jsonl`.
 pub(crate) const FOLDER: &str = "conformance";
 
+/// Folder in it for the reports of tests that failed and ran again.
+pub(crate) const AGAIN: &str = "again";
+
 /// Result of one law on one backend, or of a test without a law (`law` is empty): a line of a report.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Finding {
@@ -38,8 +41,13 @@ pub(crate) enum Verdict {
     Failed,
 }
 
-/// Reads every report in the folder; a line that does not read is an error: it may have said `failed`.
+/// Reads every report of a run; a line that does not read is an error: it may have said `failed`. Of a law that failed and ran again, the
+/// later finding counts.
 pub(crate) fn read(folder: &Path) -> Outcome<Vec<Finding>> {
+    Ok(settled(read_in(folder)?, read_in(&folder.join(AGAIN))?))
+}
+
+fn read_in(folder: &Path) -> Outcome<Vec<Finding>> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(Vec::new()) };
     let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
@@ -53,8 +61,7 @@ pub(crate) fn read(folder: &Path) -> Outcome<Vec<Finding>> {
     Ok(findings)
 }
 
-/// The findings once some laws ran again: of a law that failed, the later finding counts.
-pub(crate) fn settled(mut first: Vec<Finding>, again: Vec<Finding>) -> Vec<Finding> {
+fn settled(mut first: Vec<Finding>, again: Vec<Finding>) -> Vec<Finding> {
     let key = |finding: &Finding| {
         let Finding { suite, backend, law, name, real, .. } = finding;
         (suite.clone(), backend.clone(), law.clone(), name.clone(), *real)

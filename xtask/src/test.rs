@@ -19,9 +19,6 @@ use crate::stage::{self, Stage, backend};
 use crate::terminal::say;
 use crate::{handover, lint, matrix, testbed, workspace};
 
-/// Folder, in that of the reports, for those of the tests that run again.
-const AGAIN: &str = "again";
-
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The crates to test, as core, docker, examples (default: everything)
@@ -75,13 +72,10 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
 
     let mut problems: Vec<String> = cleared.err().into_iter().map(|failure| failure.to_string()).collect();
     problems.extend(unlinted.into_iter().map(|step| format!("lint: {step}")));
-    let mut findings = |folder: &Path| {
-        report::read(folder).unwrap_or_else(|failure| {
-            problems.push(failure.to_string());
-            Vec::new()
-        })
-    };
-    let findings = report::settled(findings(&reports), findings(&reports.join(AGAIN)));
+    let findings = report::read(&reports).unwrap_or_else(|failure| {
+        problems.push(failure.to_string());
+        Vec::new()
+    });
     problems.extend(report::unproven(&required, &findings));
     problems.extend(stage.missing.iter().filter_map(|(daemon, why)| unmet(&required, daemon, why)));
     if arguments.matrix
@@ -242,7 +236,7 @@ impl Run<'_> {
         if failed.len() > self.arguments.again {
             return;
         }
-        let reports = self.reports.join(AGAIN);
+        let reports = self.reports.join(report::AGAIN);
         for Failed { program, test, again } in failed {
             say!("\ntest: again, alone: {}: {test}", program.shown());
             let prepare = |command| self.prepared(command, again, &reports);
