@@ -1,5 +1,6 @@
 //! An outside observer: reads the daemon's events as facts, and its containers as they are.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ impl Observer {
         let reading = tokio::spawn(async move {
             let now = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
             let mut last = now;
+            // A stream that goes over the log's replacement repeats what the new file still has.
+            let mut seen = HashSet::new();
             loop {
                 let mut newest = last;
                 let since = stamp(last);
@@ -30,7 +33,10 @@ impl Observer {
                 let _ = daemon
                     .events(&since, |event| {
                         newest = newest.max(event["timeNano"].as_u64().map_or(0, u128::from));
-                        sink.lock().unwrap().extend(fact(&event));
+                        let key = [&event["Actor"]["ID"], &event["Action"], &event["timeNano"]].map(Value::to_string);
+                        if seen.insert(key) {
+                            sink.lock().unwrap().extend(fact(&event));
+                        }
                     })
                     .await;
                 last = newest;
