@@ -24,16 +24,33 @@ pub(crate) struct Tally {
     pub(crate) counts: Counts,
     /// The tests that failed, by name.
     pub(crate) failures: Vec<String>,
+    /// The tests that failed beside others and passed alone, by name. They count as passed.
+    pub(crate) flaky: Vec<String>,
 }
 
 impl AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.counts += other.counts;
         self.failures.extend(other.failures);
+        self.flaky.extend(other.flaky);
     }
 }
 
 impl Tally {
+    /// The same, each failure with the name of its program.
+    pub(crate) fn of(self, program: &str) -> Self {
+        let failures = self.failures.into_iter().map(|failure| format!("{program}: {failure}")).collect();
+        Self { failures, ..self }
+    }
+
+    /// A test that failed has passed when it ran again.
+    pub(crate) fn passed_again(&mut self, name: &str) {
+        let Some(at) = self.failures.iter().position(|failure| failure == name) else { return };
+        self.flaky.push(self.failures.remove(at));
+        self.counts.failed -= 1;
+        self.counts.passed += 1;
+    }
+
     pub(crate) fn take(&mut self, line: &str) {
         let line = without_colours(line);
         let line = line.trim();
@@ -92,6 +109,19 @@ mod tests {
         }
         assert_eq!(tally.counts, Counts { passed: 13, failed: 1, skipped: 3 });
         assert_eq!(tally.failures, ["watch::ring::drop_closes"]);
+    }
+
+    #[test]
+    fn a_test_that_passes_again_is_flaky_and_no_failure() {
+        let mut tally = Tally::default();
+        for line in ["test a ... FAILED", "test b ... FAILED", "test result: FAILED. 3 passed; 2 failed"] {
+            tally.take(line);
+        }
+        let mut tally = tally.of("it");
+        tally.passed_again("it: b");
+        tally.passed_again("it: of no failure");
+        assert_eq!(tally.counts, Counts { passed: 4, failed: 1, skipped: 0 });
+        assert_eq!((&tally.failures[..], &tally.flaky[..]), (&["it: a".to_owned()][..], &["it: b".to_owned()][..]));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::clock::Clock;
-use crate::counts::Tally;
+use crate::counts::{Counts, Tally};
 use crate::failure::{Failure, Outcome};
 use crate::process::{self, Interrupt};
 use crate::terminal::say;
@@ -137,7 +137,7 @@ fn package(id: &str) -> String {
 
 impl Program {
     /// Its name in the output of this tool.
-    fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         format!("{} {}", self.package, self.target)
     }
 
@@ -159,14 +159,16 @@ impl Program {
     }
 }
 
-/// Runs all of them, the lanes in parallel, each as `prepare` makes it. Each one's output is printed at its end.
+/// Runs all of them, the lanes in parallel, each as `prepare` makes it. Each one's output is printed at its end. Returns the tests that failed,
+/// each with its program.
 pub(crate) fn run(
     programs: &[Program],
     prepare: impl Fn(Command) -> Command + Sync,
     clock: &Clock,
     tally: &mut Tally,
-) -> Outcome<()> {
+) -> Outcome<Vec<(Program, String)>> {
     let waiting = Mutex::new(programs.iter().collect::<VecDeque<_>>());
+    let failed = Mutex::new(Vec::new());
     let run = |lane: Lane| {
         let mut tally = Tally::default();
         while let Some(program) = next(&waiting, lane).filter(|_| !process::interrupted()) {
@@ -177,7 +179,10 @@ pub(crate) fn run(
                     command.env_remove(name);
                 }
             }
-            clock.time(&program.shown(), || one(program, &mut command, &mut tally));
+            let own = clock.time(&program.shown(), || one(program, &mut command));
+            let tests = own.failures.iter().map(|test| (program.clone(), test.clone()));
+            failed.lock().unwrap_or_else(PoisonError::into_inner).extend(tests);
+            tally += own.of(&program.shown());
         }
         tally
     };
@@ -191,7 +196,18 @@ pub(crate) fn run(
         let ended = ended.map_err(|_| Failure::failed("a lane of test programs came to no end"))?;
         *tally += ended;
     }
-    if process::interrupted() { Err(Failure::interrupted()) } else { Ok(()) }
+    if process::interrupted() {
+        return Err(Failure::interrupted());
+    }
+    Ok(failed.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Runs one test of a program, and nothing else of it, as `prepare` makes it; `true` if that test ran and passed.
+pub(crate) fn run_one(program: &Program, test: &str, prepare: impl Fn(Command) -> Command, clock: &Clock) -> bool {
+    let mut command = program.command();
+    command.args(["--exact", test]);
+    let own = clock.time(&format!("again {}", program.shown()), || one(program, &mut prepare(command)));
+    own.counts == Counts { passed: 1, failed: 0, skipped: 0 }
 }
 
 /// The next program that this lane may run: one that no other may, before one that others may as well.
@@ -203,13 +219,11 @@ fn next<'a>(waiting: &Mutex<VecDeque<&'a Program>>, lane: Lane) -> Option<&'a Pr
     waiting.remove(at)
 }
 
-fn one(program: &Program, command: &mut Command, tally: &mut Tally) {
+fn one(program: &Program, command: &mut Command) -> Tally {
     let begin = Instant::now();
     let (own, text) = ran(command);
-    let shown = program.shown();
-    say!("\ntest: {shown}: {} s\n{}", begin.elapsed().as_secs(), text.trim());
-    tally.counts += own.counts;
-    tally.failures.extend(own.failures.into_iter().map(|failure| format!("{shown}: {failure}")));
+    say!("\ntest: {}: {} s\n{}", program.shown(), begin.elapsed().as_secs(), text.trim());
+    own
 }
 
 /// Runs one `cargo test`, prints its output when it has ended, and adds up its counts.

@@ -14,6 +14,9 @@ use crate::{testbed, workspace};
 /// Folder for the reports of a `cargo xtask test`, given to the suites in `RUNTIDE_REPORT_DIR`: `<backend>.jsonl`.
 pub(crate) const FOLDER: &str = "conformance";
 
+/// Folder in it for the reports of tests that failed and ran again.
+pub(crate) const AGAIN: &str = "again";
+
 /// Result of one law on one backend, or of a test without a law (`law` is empty): a line of a report.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Finding {
@@ -38,8 +41,13 @@ pub(crate) enum Verdict {
     Failed,
 }
 
-/// Reads every report in the folder; a line that does not read is an error: it may have said `failed`.
+/// Reads every report of a run; a line that does not read is an error: it may have said `failed`. Of a law that failed and ran again, the
+/// later finding counts.
 pub(crate) fn read(folder: &Path) -> Outcome<Vec<Finding>> {
+    Ok(settled(read_in(folder)?, read_in(&folder.join(AGAIN))?))
+}
+
+fn read_in(folder: &Path) -> Outcome<Vec<Finding>> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(Vec::new()) };
     let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
@@ -51,6 +59,17 @@ pub(crate) fn read(folder: &Path) -> Outcome<Vec<Finding>> {
         findings.extend(parse(&text).map_err(|(line, why)| Failure::failed(format_args!("{shown}:{line}: {why}")))?);
     }
     Ok(findings)
+}
+
+fn settled(mut first: Vec<Finding>, again: Vec<Finding>) -> Vec<Finding> {
+    let key = |finding: &Finding| {
+        let Finding { suite, backend, law, name, real, .. } = finding;
+        (suite.clone(), backend.clone(), law.clone(), name.clone(), *real)
+    };
+    let keys: BTreeSet<_> = again.iter().map(key).collect();
+    first.retain(|finding| finding.outcome != Verdict::Failed || !keys.contains(&key(finding)));
+    first.extend(again);
+    first
 }
 
 fn parse(text: &str) -> Result<Vec<Finding>, (usize, serde_json::Error)> {
@@ -235,6 +254,17 @@ memory   runtime  in process               1       1        0
         more.push(store);
         assert_eq!(unproven(&required, &more), ["docker: required for real, and its store suite did not run for real"]);
         assert_eq!(unproven(&["memory".to_owned()], &more).len(), 1, "in process is not for real");
+    }
+
+    #[test]
+    fn a_law_that_ran_again_counts_once() {
+        let first = findings();
+        let mut again = vec![first[3].clone(), first[2].clone()];
+        again[0].outcome = Verdict::Passed;
+        again[1].outcome = Verdict::Failed;
+        let counted = count(&settled(first.clone(), again));
+        assert_eq!(counted, Counts { passed: 3, failed: 1, skipped: 1 }, "a failure is replaced, nothing else is");
+        assert_eq!(count(&settled(first, Vec::new())), Counts { passed: 2, failed: 1, skipped: 1 });
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub(crate) struct Arguments {
     /// Lint as well: the short steps first, those that build something in parallel with the tests
     #[arg(long)]
     lint: bool,
+    /// If no more than this many tests failed, each runs again, alone, at the end: one that passes then is flaky, and no failure
+    #[arg(long, value_name = "TESTS", default_value_t = 0)]
+    again: usize,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
@@ -62,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
         (stage.join(), built)
     });
     let mut stage = stage.map_err(|_| Failure::failed("the start of the daemons came to no end"))??;
-    let run = Run { part: &part, stage: &stage, reports: &reports, clock: &clock, lint: arguments.lint };
+    let run = Run { part: &part, stage: &stage, reports: &reports, clock: &clock, arguments };
     let ran = built.and_then(|built| run.all(built));
     let cleared = clock.time("daemons, down", || stage.clear());
     let Ran { tally, examples, unlinted } = ran?;
@@ -86,7 +89,9 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
     counts += examples::count(&examples);
     counts.failed += u64::try_from(problems.len()).unwrap_or(u64::MAX);
     summarise(&stage, &findings, &examples, &tally, &problems, &clock);
-    say!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.skipped);
+    let Counts { passed, failed, skipped } = counts;
+    let flaky = if tally.flaky.is_empty() { String::new() } else { format!(", {} flaky", tally.flaky.len()) };
+    say!("{passed} passed, {failed} failed, {skipped} skipped{flaky}");
     if counts.failed == 0 { Ok(()) } else { Err(Failure::silent()) }
 }
 
@@ -150,7 +155,15 @@ struct Run<'a> {
     stage: &'a Stage,
     reports: &'a Path,
     clock: &'a Clock,
-    lint: bool,
+    arguments: &'a Arguments,
+}
+
+/// A test that failed.
+struct Failed {
+    program: Program,
+    test: String,
+    /// The environment of the daemons that replaced the usual ones, or empty.
+    again: BTreeMap<String, String>,
 }
 
 /// Result of the run.
@@ -166,23 +179,22 @@ impl Run<'_> {
     fn all(&self, built: Built) -> Outcome<Ran> {
         let Built { programs, examples } = built;
         let mut tally = Tally::default();
-        let in_cargo = thread::scope(|scope| {
+        let (ran, in_cargo) = thread::scope(|scope| {
             let in_cargo = scope.spawn(|| self.cargo_steps());
             let ran = self.programs(&programs, &BTreeMap::new(), &mut tally);
-            in_cargo.join().map_err(|_| Failure::failed("a cargo step panicked")).and_then(|steps| {
-                ran?;
-                steps
-            })
+            (ran, in_cargo.join().map_err(|_| Failure::failed("a cargo step panicked")))
         });
-        let (more, unlinted) = in_cargo?;
+        let mut failed = ran?;
+        let (more, unlinted) = in_cargo??;
         tally += more;
         for daemon in testbed::LATER {
             let Some(again) = self.stage.again_on(daemon) else { continue };
             let package = format!("runtide-{}", backend(daemon));
             let is_again = |program: &&Program| program.package == package && is_of_the_daemon(&program.target);
             let again_run: Vec<Program> = programs.iter().filter(is_again).cloned().collect();
-            self.programs(&again_run, &again, &mut tally)?;
+            failed.extend(self.programs(&again_run, &again, &mut tally)?);
         }
+        self.run_again(&failed, &mut tally);
         let mut runs = Vec::new();
         if self.part.has("runtide-examples") {
             say!("test: examples");
@@ -191,31 +203,53 @@ impl Run<'_> {
         Ok(Ran { tally, examples: runs, unlinted })
     }
 
-    /// Runs the programs; `again` is the environment of the daemons that replace the usual ones, or empty.
-    fn programs(&self, programs: &[Program], again: &BTreeMap<String, String>, tally: &mut Tally) -> Outcome<()> {
+    /// Runs the programs, and returns the tests that failed; `again` is the environment of the daemons that replace the usual ones, or empty.
+    fn programs(
+        &self,
+        programs: &[Program],
+        again: &BTreeMap<String, String>,
+        tally: &mut Tally,
+    ) -> Outcome<Vec<Failed>> {
+        let prepare = |command| self.prepared(command, again, self.reports);
+        let failed = programs::run(programs, prepare, self.clock, tally)?;
+        Ok(failed.into_iter().map(|(program, test)| Failed { program, test, again: again.clone() }).collect())
+    }
+
+    fn prepared(&self, mut command: Command, again: &BTreeMap<String, String>, reports: &Path) -> Command {
+        command.env("RUNTIDE_REPORT_DIR", reports);
+        self.stage.apply(&mut command);
+        if !again.is_empty() {
+            for name in programs::OF_USUAL_ALONE {
+                command.env_remove(name);
+            }
+            command.envs(again);
+        }
         // The ports that containers of a daemon publish are reached in its network alone.
-        let network = again.iter().find_map(|(name, path)| name.ends_with("_NET").then(|| format!("--net={path}")));
-        let prepare = |mut command: Command| {
-            command.env("RUNTIDE_REPORT_DIR", self.reports);
-            self.stage.apply(&mut command);
-            if !again.is_empty() {
-                for name in programs::OF_USUAL_ALONE {
-                    command.env_remove(name);
-                }
-                command.envs(again);
+        match again.iter().find_map(|(name, path)| name.ends_with("_NET").then(|| format!("--net={path}"))) {
+            Some(network) => process::through(&["nsenter", &network], &command),
+            None => command,
+        }
+    }
+
+    /// Runs the tests that failed once more, one at a time, with nothing else running; more than a few are not worth it.
+    fn run_again(&self, failed: &[Failed], tally: &mut Tally) {
+        if failed.len() > self.arguments.again {
+            return;
+        }
+        let reports = self.reports.join(report::AGAIN);
+        for Failed { program, test, again } in failed {
+            say!("\ntest: again, alone: {}: {test}", program.shown());
+            let prepare = |command| self.prepared(command, again, &reports);
+            if !process::interrupted() && programs::run_one(program, test, prepare, self.clock) {
+                tally.passed_again(&format!("{}: {test}", program.shown()));
             }
-            match &network {
-                Some(network) => process::through(&["nsenter", network], &command),
-                None => command,
-            }
-        };
-        programs::run(programs, prepare, self.clock, tally)
+        }
     }
 
     /// One cargo after the other, since each locks the target folder: the rest of the lint, the doc tests, the hand-over.
     fn cargo_steps(&self) -> Outcome<(Tally, Vec<&'static str>)> {
         let mut tally = Tally::default();
-        let unlinted = if self.lint { lint::long(self.clock)? } else { Vec::new() };
+        let unlinted = if self.arguments.lint { lint::long(self.clock)? } else { Vec::new() };
         if let Some(documented) = self.part.documented()? {
             let mut command = workspace::cargo();
             command.args(["test", "--doc"]).args(documented.selection()).arg("--no-fail-fast");
@@ -252,6 +286,9 @@ fn summarise(stage: &Stage, findings: &[Finding], runs: &[Example], tally: &Tall
     say!("{}", clock.table());
     for (daemon, state) in &stage.daemons {
         say!("daemon {daemon}: {state}");
+    }
+    for name in &tally.flaky {
+        say!("flaky: {name}: it failed beside others and passed alone");
     }
     for name in &tally.failures {
         say!("failed: {name}");

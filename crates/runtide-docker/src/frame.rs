@@ -10,8 +10,8 @@ use crate::normalize::Event;
 pub(crate) enum Framed<'a> {
     /// A readable message.
     Event(Event<'a>),
-    /// A value that is no readable message, and the container that it seems to be about.
-    Unreadable(Option<InstanceId>),
+    /// The bytes of a value that is no readable message.
+    Unreadable(&'a [u8]),
 }
 
 /// Reads the buffered bytes value by value.
@@ -40,13 +40,13 @@ impl<'a> Iterator for Frames<'a> {
         }
         self.0.next().map(|framed| match framed {
             engine::Framed::Value(event) => Framed::Event(event),
-            engine::Framed::Unreadable(bytes) => Framed::Unreadable(subject(bytes)),
+            engine::Framed::Unreadable(bytes) => Framed::Unreadable(bytes),
         })
     }
 }
 
 /// The container that an unreadable message is about.
-fn subject(bytes: &[u8]) -> Option<InstanceId> {
+pub(crate) fn subject(bytes: &[u8]) -> Option<InstanceId> {
     let message: serde_json::Value = serde_json::from_slice(bytes).ok()?;
     let actor = message.get("Actor");
     let of_network = message.get("Type").and_then(serde_json::Value::as_str) == Some("network");
@@ -74,7 +74,9 @@ mod tests {
             read = frames.read();
             found.push(match framed {
                 Framed::Event(event) => event.container().unwrap_or("-").to_owned(),
-                Framed::Unreadable(about) => format!("?{}", about.map_or_else(String::new, |id| id.to_string())),
+                Framed::Unreadable(bytes) => {
+                    format!("?{}", subject(bytes).map_or_else(String::new, |id| id.to_string()))
+                }
             });
         }
         (found, bytes.len() - read)

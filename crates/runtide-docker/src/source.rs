@@ -15,11 +15,12 @@ use runtide_core::{
     event::ResumeToken,
     watch::{Flow, Inspector, Opened, Signal, SignalBody, Source},
 };
+use runtide_engine::Unreadables;
 use tokio::time::{Instant, Sleep};
 
 use crate::{
     client::{Client, Server},
-    frame::{Framed, Frames},
+    frame::{Framed, Frames, subject},
     inspector::DockerInspector,
     reported_state,
     subscription::{self, EventSubscription, Proof},
@@ -60,6 +61,9 @@ pub(crate) struct DockerSource {
     heard: Instant,
     alarm: Pin<Box<Sleep>>,
     probe: Option<Pin<Box<dyn Future<Output = Result<Probed>> + Send>>>,
+    unreadables: Unreadables,
+    /// A listing, to be emitted behind the messages that have come: the stream has reported what it shows then.
+    listed: Option<Listing>,
     /// The consumer's rows, until the first subscription: the history need not reach back to the start of a container, whose
     /// message has the labels (trap D16).
     known: Vec<Arc<Instance>>,
@@ -88,6 +92,8 @@ impl DockerSource {
             heard: Instant::now(),
             alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
             probe: None,
+            unreadables: Unreadables::default(),
+            listed: None,
             known: Vec::new(),
         }
     }
@@ -122,6 +128,12 @@ impl DockerSource {
             noise |= read > 0;
             if read == BATCH && out.len() - before < BATCH {
                 continue;
+            }
+            if read < BATCH
+                && let Some(listing) = self.listed.take()
+            {
+                out.push(Signal::new(SignalBody::Full(listing)).with_token(self.last.clone()));
+                return Poll::Ready(Ok(Flow::Open));
             }
             if read > 0 && out.len() > before {
                 // The signals that are at hand are delivered before the connection is looked at again.
@@ -188,10 +200,14 @@ impl DockerSource {
                         } else {
                             reported_state.translate(&event, token.as_ref(), now, out);
                         }
-                        last = token.or(last);
+                        if token.is_some() {
+                            last = token;
+                            self.unreadables.pass();
+                        }
                     }
-                    Framed::Unreadable(about) => {
-                        let body = about.map_or(SignalBody::Lost(Gap::Undecodable), SignalBody::Hint);
+                    Framed::Unreadable(bytes) if !self.unreadables.is_news(bytes) => {}
+                    Framed::Unreadable(bytes) => {
+                        let body = subject(bytes).map_or(SignalBody::Lost(Gap::Undecodable), SignalBody::Hint);
                         tracing::warn!(backend = %self.client.id(), signal = ?body, "a message cannot be read");
                         out.push(Signal::new(body));
                     }
@@ -258,6 +274,7 @@ impl DockerSource {
     }
 
     fn swap(&mut self, probed: Probed) {
+        self.unreadables.again();
         self.pending = Some(match probed {
             Probed::Continued(subscription, Proof::Continues) => {
                 self.adopt(subscription);
@@ -277,7 +294,8 @@ impl DockerSource {
                 } else {
                     self.adopt_fresh(subscription, &server);
                 }
-                SignalBody::Full(listing)
+                self.listed = Some(listing);
+                SignalBody::Alive
             }
         });
     }
@@ -307,8 +325,10 @@ async fn probe(
         }
         return Ok(Probed::Continued(subscription, proof));
     }
-    let (subscription, server) = open_fresh(client).await?;
+    let (mut subscription, server) = open_fresh(client).await?;
     let listing = inspector.list(Detail::Summary).await?;
+    // Also what the listing shows by now.
+    subscription.await_history(None).await?;
     Ok(Probed::Listed(subscription, listing, server))
 }
 
@@ -341,7 +361,8 @@ impl Source for DockerSource {
 
     async fn open(&mut self, resume: Option<&ResumeToken>) -> Result<Opened> {
         self.subscription = None;
-        (self.pending, self.broken) = (None, None);
+        (self.pending, self.broken, self.listed) = (None, None, None);
+        self.unreadables.pass();
         self.hear();
         let gap = match resume {
             None => Gap::Initial,

@@ -17,6 +17,7 @@ pub mod late;
 mod lenient;
 mod names;
 pub mod network;
+mod outages;
 pub mod output;
 mod own_answer;
 mod port;
@@ -45,6 +46,7 @@ pub use self::{
     hijack::{Hijacked, HijackedReader, HijackedWriter},
     lenient::{item, items, lenient, log_left_out, number},
     names::{is_host_name, is_name, is_named, is_word, shown},
+    outages::Outages,
     own_answer::OwnAnswer,
     readings::readings,
     request::{Request, segment},

@@ -61,11 +61,11 @@ impl Call {
         self.uncertain |= self.writes && fault.uncertain;
     }
 
-    /// Waits before another attempt: for `poll`, or longer with each failure.
+    /// Waits before another attempt: for `poll`, or longer with each failure. Returns the last failure.
     ///
     /// # Errors
-    /// The last failure, if no time is left.
-    pub(crate) async fn pause(&mut self, poll: Option<Duration>, last: Error) -> Result<()> {
+    /// The last failure as the call's, if no time is left.
+    pub(crate) async fn pause(&mut self, poll: Option<Duration>, last: Error) -> Result<Error> {
         let full = poll.unwrap_or_else(|| {
             let failures = self.failures;
             self.failures = failures.saturating_add(1);
@@ -76,7 +76,7 @@ impl Call {
             return Err(self.gave_up(last));
         }
         tokio::time::sleep(pause).await;
-        Ok(())
+        Ok(last)
     }
 
     /// Error of the call when this is the error of its last attempt.
@@ -97,5 +97,33 @@ impl Call {
         }
         let message = format!("other writers changed it before each attempt, for {:?}", self.limit);
         Error::new(ErrorKind::Timeout, self.operation, message)
+    }
+}
+
+/// The error that says what is wrong: the last one, or the one before where an attempt timed out in the short rest of the deadline.
+pub(crate) fn telling(earlier: Option<Error>, last: Error, was_short: bool) -> Error {
+    match earlier {
+        Some(earlier) if was_short && last.kind() == ErrorKind::Timeout => earlier,
+        _ => last,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_that_was_cut_short_does_not_hide_what_is_wrong() {
+        let error = |kind| Error::new(kind, "etcd.get", "");
+        let earlier = || Some(error(ErrorKind::Unavailable));
+        for (earlier, last, was_short, told) in [
+            (earlier(), ErrorKind::Timeout, true, ErrorKind::Unavailable),
+            // It had its time: the member does not answer.
+            (earlier(), ErrorKind::Timeout, false, ErrorKind::Timeout),
+            (earlier(), ErrorKind::PermissionDenied, true, ErrorKind::PermissionDenied),
+            (None, ErrorKind::Timeout, true, ErrorKind::Timeout),
+        ] {
+            assert_eq!(telling(earlier, error(last), was_short).kind(), told);
+        }
     }
 }

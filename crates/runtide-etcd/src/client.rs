@@ -14,7 +14,7 @@ use tokio::{sync::Mutex, time::timeout};
 use tonic::{Status, transport::Endpoint};
 
 use crate::{
-    call::Call,
+    call::{Call, telling},
     config::Config,
     connection::Connection,
     error::{Fault, Faults, Recovery},
@@ -180,7 +180,9 @@ impl Client {
             if let Some(link) = &slot.link {
                 return Ok(link.clone());
             }
-            let connection = Connection::open(member.endpoint.connect_lazy(), self.user.clone()).await?;
+            // Not when the first request is sent: a call that ends here has sent nothing.
+            let channel = member.endpoint.connect().await.map_err(|error| Status::from_error(Box::new(error)))?;
+            let connection = Connection::open(channel, self.user.clone()).await?;
             slot.serial += 1;
             let link = Link { connection, serial: slot.serial };
             slot.link = Some(link.clone());
@@ -256,13 +258,16 @@ impl Client {
         F: Future<Output = Result<T, Status>>,
     {
         let mut authenticated = false;
+        let mut earlier = None;
         loop {
-            let fault = match self.attempt(call.operation, call.left(), &mut send).await {
+            let left = call.left();
+            let fault = match self.attempt(call.operation, left, &mut send).await {
                 Ok(answer) => return Ok(answer),
                 Err(fault) => fault,
             };
             call.failed(&fault);
             let Fault { error, uncertain, recovery } = fault;
+            let error = telling(earlier.take(), error, left < self.attempt / 2);
             let again = match recovery {
                 _ if call.once && call.uncertain => false,
                 Recovery::NextMember => true,
@@ -277,8 +282,9 @@ impl Client {
                 return Err(Fault { error: call.gave_up(error), uncertain, recovery });
             }
             let poll = self.poll_pause(&error);
-            if let Err(error) = call.pause(poll, error).await {
-                return Err(Fault { error, uncertain, recovery });
+            match call.pause(poll, error).await {
+                Ok(error) => earlier = Some(error),
+                Err(error) => return Err(Fault { error, uncertain, recovery }),
             }
         }
     }

@@ -89,7 +89,7 @@ fn each_line_of_json_is_an_event_that_reads_back() {
     assert!(matches!(events[0].kind, RuntimeEventKind::ResyncBegin { .. }), "{:?}", events[0]);
     let begin = events[0].observed_at;
     let first = events.iter().find(|event| matches!(event.kind.name(), "started" | "updated" | "stopped")).unwrap();
-    assert!(first.observed_at.duration_since(begin).unwrap() < Duration::from_secs(30), "something happens at once");
+    assert!(first.observed_at.duration_since(begin).unwrap() < Duration::from_secs(50), "something happens at once");
 }
 
 #[test]

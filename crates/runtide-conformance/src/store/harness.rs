@@ -132,7 +132,7 @@ impl StoreTuning {
     pub const LOCAL: Self = Self { timeout: Duration::from_secs(60), effort: Effort::Full };
 
     /// For a store whose writes take milliseconds.
-    pub const REMOTE: Self = Self { timeout: Duration::from_secs(120), effort: Effort::Brief };
+    pub const REMOTE: Self = Self { timeout: Duration::from_secs(300), effort: Effort::Brief };
 
     /// Sets how much is checked.
     #[must_use]

@@ -451,6 +451,34 @@ async fn an_unreadable_message_is_a_hint_or_a_resync() {
 }
 
 #[tokio::test]
+async fn an_unreadable_message_costs_one_resync_and_not_one_for_each_proof_of_the_stream() {
+    for is_first in [false, true] {
+        let fake = Fake::start();
+        let (_backend, mut stream) = proving_its_link(&fake).await;
+        if !is_first {
+            fake.state().run(&id(1), "one");
+            until(&mut stream, "started").await;
+        }
+        fake.state().tell_raw(u64::MAX, "no json at all\n".to_owned());
+        let mut seen = lines(&until(&mut stream, "resync_end").await);
+        fake.take_requests();
+        let mut proofs = 0;
+        while proofs < 4 {
+            proofs += fake.take_requests().iter().filter(|request| request.contains("/events?since")).count();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        fake.state().run(&id(2), "two");
+        while !seen.contains(&"started two".to_owned()) {
+            seen.extend(lines(&[next(&mut stream).await]));
+        }
+        let of_the_message = seen.iter().filter(|line| *line == "resync Undecodable").count();
+        // A machine that stands still for longer than the silence costs a link, and the next one reads the message anew.
+        let of_links = seen.iter().filter(|line| line.starts_with("resync ")).count() - of_the_message;
+        assert!((1..=1 + of_links).contains(&of_the_message), "{seen:?}");
+    }
+}
+
+#[tokio::test]
 async fn full_detail_has_fields_that_a_listing_lacks() {
     let fake = Fake::start();
     fake.state().put(&id(1), "one", "exited", "Exited (4) 1 second ago", &json!({}));

@@ -98,7 +98,7 @@ async fn a_name_that_is_not_the_address_can_be_given() {
     let (certificate, key) = authority.signed("client", &["client"]);
     let tls = Tls::default().with_ca(authority.ca()).with_identity(certificate, key);
     let config = cluster.config();
-    let hasty = config.clone().with_request_timeout(Duration::from_secs(10));
+    let hasty = config.clone().with_request_timeout(Duration::from_secs(20));
     let store = EtcdStore::new(hasty.with_tls(tls.clone())).unwrap();
     let error = store.stats().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
@@ -153,8 +153,8 @@ async fn add_users(cluster: &Cluster) {
 
 #[tokio::test]
 async fn a_user_can_do_what_it_may_and_no_more() {
-    // Tokens that expire after a second: the client requests new ones.
-    let setup = Setup::with(&["--auth-token-ttl", "1"]);
+    // Tokens that expire after seconds: the client requests new ones.
+    let setup = Setup::with(&["--auth-token-ttl", "4"]);
     let Some(cluster) = with_users(setup).await else { return };
     let store = EtcdStore::new(cluster.config().with_user("writer", "hunter2")).unwrap();
     let mut stream = store.watch(&Selector::all(), StoreWatchOptions::default()).await.unwrap();
@@ -164,7 +164,7 @@ async fn a_user_can_do_what_it_may_and_no_more() {
     store.restore(&mut &bytes[..]).await.unwrap();
     assert_eq!(store.stats().await.unwrap().resource_count, 1);
     // Long enough for the token to expire; a new one is requested.
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
     let last = store.apply(&named("a"), Document::json("2"), Precondition::None).await.unwrap().revision;
     let mut seen = Vec::new();
     while seen.last() != Some(&last) {

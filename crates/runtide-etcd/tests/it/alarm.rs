@@ -144,7 +144,7 @@ async fn a_write_that_was_done_as_the_space_ended_is_reported_as_done() {
         before.push(stores[at % 4].apply(&named(&name), json(), Precondition::None).await.unwrap().revision);
     }
     let some = Document::json(format!("\"{}\"", "x".repeat(4 << 10)));
-    while etcdctl.status().await.unwrap().size + (96 << 10) < QUOTA {
+    while etcdctl.status().await.size + (96 << 10) < QUOTA {
         stores[0].apply(&named("filled"), some.clone(), Precondition::None).await.unwrap();
         stores[0].apply(&named("filled"), json(), Precondition::None).await.unwrap();
     }
@@ -230,7 +230,7 @@ async fn a_corrupt_cluster_is_read_and_says_why_it_is_not_written() {
     let store = cluster.store();
     let last = written(&store).await;
     cluster.raise("CORRUPT").await;
-    assert!(etcdctl.run(&["put", "x", "y"]).await.unwrap_err().contains("corrupt cluster"));
+    assert!(etcdctl.answer(&["put", "x", "y"]).await.unwrap_err().contains("corrupt cluster"));
     is_read(&cluster.store(), last).await;
     is_read(&store, last).await;
     refused("apply", store.apply(&named("a"), Document::json("1"), Precondition::None).await, ErrorKind::Corrupt);

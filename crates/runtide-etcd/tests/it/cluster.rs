@@ -20,8 +20,16 @@ use tempfile::TempDir;
 
 pub use self::etcdctl::Etcdctl;
 
-/// The longest wait for what must come.
-pub const TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest wait for what must come. Members that stand still for seconds on a busy machine are no failure.
+pub const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Deadline of a call that must succeed, at one member, and at three: of these each has a third of it, and a test that
+/// stops one of them waits for that.
+const ONE: Duration = Duration::from_secs(60);
+const THREE: Duration = Duration::from_secs(30);
+
+/// Free bytes without which members are not kept in memory: each takes twice the 64 MiB of a segment of its log at once.
+const ROOM: u64 = 2 << 30;
 
 /// Endpoints of the testbed's members, of one or of three, from this environment variable. Without it a test reports that
 /// it did not run, which is a failure if etcd is required.
@@ -82,10 +90,13 @@ pub fn free_ports<const N: usize>() -> [u16; N] {
     })
 }
 
-/// In memory, if the system has such a folder: the files outlive a member that is killed, and syncing them, which
-/// 3.4 cannot leave undone, costs nothing.
+/// In memory, if the system has such a folder with room: the files outlive a member that is killed, and syncing them,
+/// which 3.4 cannot leave undone, costs nothing.
 fn folder() -> TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+    const MEMORY: &str = "/dev/shm";
+    let room = rustix::fs::statvfs(MEMORY).map_or(0, |there| there.f_bavail.saturating_mul(there.f_frsize));
+    let in_memory = if room < ROOM { None } else { tempfile::tempdir_in(MEMORY).ok() };
+    in_memory.unwrap_or_else(|| tempfile::tempdir().unwrap())
 }
 
 impl Cluster {
@@ -155,7 +166,8 @@ impl Cluster {
         let mut command = Command::new("etcd");
         command
             .args(["--name", &format!("m{at}"), "--initial-cluster-state", "new", "--logger", "zap"])
-            .args(["--heartbeat-interval", "50", "--election-timeout", "500", "--log-outputs", "stderr"])
+            // A leader that gets no processor for a second has not failed.
+            .args(["--heartbeat-interval", "100", "--election-timeout", "1000", "--log-outputs", "stderr"])
             .args(["--initial-cluster", &initial.join(","), "--initial-cluster-token", "tests"])
             .arg("--data-dir")
             .arg(self.folder.path().join(format!("m{at}")))
@@ -222,6 +234,14 @@ impl Cluster {
         pid
     }
 
+    /// The last lines of a member's log.
+    fn log(&self, at: usize) -> String {
+        let text = std::fs::read(self.folder.path().join(format!("m{at}.log"))).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
     /// etcd's own client of one member, for calls that a store does not make; waits until the member answers.
     pub async fn raw(&self, at: usize) -> Etcdctl {
         let end = tokio::time::Instant::now() + TIMEOUT;
@@ -233,7 +253,8 @@ impl Cluster {
             if up && client.run(&["get", "x"]).await.is_ok() {
                 return client;
             }
-            assert!(tokio::time::Instant::now() < end, "{} does not answer", self.endpoint(at));
+            let waits = tokio::time::Instant::now() < end;
+            assert!(waits, "{} does not answer; its log ends with\n{}", self.endpoint(at), self.log(at));
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -246,7 +267,7 @@ impl Cluster {
                 if !self.is_up(at) {
                     continue;
                 }
-                let status = Etcdctl::of(self.endpoint(at)).status().await;
+                let status = Etcdctl::of(self.endpoint(at)).try_status().await;
                 if status.is_ok_and(|status| status.member == status.leader) {
                     return at;
                 }
@@ -280,7 +301,8 @@ impl Cluster {
     }
 
     pub fn config(&self) -> Config {
-        Config::default().with_endpoints(self.endpoints())
+        let limit = if self.len() == 1 { ONE } else { THREE };
+        Config::default().with_endpoints(self.endpoints()).with_request_timeout(limit)
     }
 
     pub fn store(&self) -> EtcdStore {
@@ -305,7 +327,12 @@ pub async fn behind_a_proxy(cluster: &Cluster, at: usize) -> (Proxy, Config) {
     let proxy = Proxy::start(Endpoint::Tcp(([127, 0, 0, 1], 0).into()), Endpoint::Tcp(cluster.address(at))).await;
     let proxy = proxy.unwrap();
     let Endpoint::Tcp(address) = proxy.endpoint().clone() else { panic!("tcp") };
-    (proxy, Config::default().with_endpoints([address.to_string()]))
+    (proxy, patient(Config::default().with_endpoints([address.to_string()])))
+}
+
+/// For a store of one member, of which every call must succeed.
+pub fn patient(config: Config) -> Config {
+    config.with_request_timeout(ONE)
 }
 
 /// Waits for it, as long as timeout lasts.

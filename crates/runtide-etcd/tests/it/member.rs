@@ -18,7 +18,7 @@ fn shared() -> Option<EtcdStore> {
 fn shared_config() -> Option<Config> {
     let endpoints = cluster::testbed("RUNTIDE_TEST_ETCD")?;
     let prefix = format!("/test/{}/", uuid::Uuid::now_v7().simple());
-    Some(Config::default().with_endpoints(endpoints).with_prefix(prefix))
+    Some(cluster::patient(Config::default().with_endpoints(endpoints).with_prefix(prefix)))
 }
 
 fn named(name: &str) -> ResourceRef {

@@ -15,7 +15,7 @@ pub(crate) use runtide_engine::is_name;
 
 use super::network::{Endpoint, Endpoints};
 use crate::{
-    client::{Client, is_answer},
+    client::{Client, is_answer, is_status},
     normalize::{self, time},
 };
 
@@ -67,7 +67,17 @@ impl<'a> Call<'a> {
     /// Sends a request, which may take as long as the verb around it.
     pub(super) async fn send(self, request: Request) -> Result<Bytes> {
         let sent = Box::pin(self.client.call(self.operation, request, Duration::MAX));
-        sent.await.map_err(|error| self.located(error))
+        sent.await.map_err(|error| self.located(self.refused(error)))
+    }
+
+    /// Podman answers 500 where the container's state forbids the verb at the moment at which it is carried out (trap P15). An inspection
+    /// afterwards need not show that state any more.
+    fn refused(self, error: Error) -> Error {
+        const FORBIDDEN: &str = "container state improper";
+        if !is_status(&error, "500") || !error.message().ends_with(FORBIDDEN) {
+            return error;
+        }
+        self.error(ErrorKind::Conflict, error.message()).with_context("status", "500")
     }
 
     /// The container with this very id or name, inspected now. A pod's infra container is refused.

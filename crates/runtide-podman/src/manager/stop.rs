@@ -17,6 +17,7 @@ use super::{
     kill::kill,
     wait,
 };
+use crate::client::is_answer;
 
 pub(super) async fn stop(call: Call<'_>, options: &StopOptions) -> Result<Effect> {
     let before = call.bounded(call.inspect()).await?;
@@ -31,18 +32,24 @@ pub(super) async fn stop(call: Call<'_>, options: &StopOptions) -> Result<Effect
             end_by_signal(call, signal, grace, &before).await?;
             timeout = Some(0);
         }
-        match call.send(timed(call, "stop", timeout)).await {
-            Ok(_) => Ok(Effect::Changed),
-            // It ended, and the container removes itself at its end.
-            Err(refusal) if refusal.kind() == ErrorKind::NotFound => Ok(Effect::Changed),
-            Err(refusal) => {
-                let settled = call.settle(refusal, |now| (!now.is_alive()).then_some(Effect::Changed), |_| false).await;
-                match settled {
-                    // It removed itself before that inspection.
-                    Err(gone) if gone.kind() == ErrorKind::NotFound => Ok(Effect::Changed),
-                    settled => settled,
-                }
+        let mut run = before.state.incarnation().map(str::to_owned);
+        loop {
+            let refusal = match call.send(timed(call, "stop", timeout)).await {
+                Ok(_) => return Ok(Effect::Changed),
+                Err(refusal) if is_answer(&refusal) => refusal,
+                Err(refusal) => return Err(refusal),
+            };
+            // It ended, and a container that removes itself at its end is gone.
+            let Some(now) = call.inspect_if_present().await? else { return Ok(Effect::Changed) };
+            if !now.state.is_alive() {
+                return Ok(Effect::Changed);
             }
+            if now.state.incarnation() == run.as_deref() {
+                return Err(now.named(refusal));
+            }
+            // The run is over, and another one began (a restart policy, another client) before Podman had cleaned up, which it then refuses.
+            refuse_paused(call, &now)?;
+            run = now.state.incarnation().map(str::to_owned);
         }
     })
     .await

@@ -1,5 +1,6 @@
 //! An outside observer: reads the daemon's events as facts, and its containers as they are.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ impl Observer {
         let seen = Arc::new(Mutex::new(Seen { facts: Vec::new(), newest: now }));
         let (source, sink) = (daemon.clone(), Arc::clone(&seen));
         let reading = tokio::spawn(async move {
+            // A stream that goes over the log's replacement repeats what the new file still has.
+            let mut known = HashSet::new();
             loop {
                 let since = stamp(sink.lock().unwrap().newest);
                 // The daemon may be down; it replays the events since then once it is back.
@@ -40,7 +43,10 @@ impl Observer {
                     .events(&since, |event| {
                         let mut seen = sink.lock().unwrap();
                         seen.newest = seen.newest.max(at(&event));
-                        seen.facts.extend(fact(&event));
+                        let key = [&event["Actor"]["ID"], &event["Action"], &event["timeNano"]].map(Value::to_string);
+                        if known.insert(key) {
+                            seen.facts.extend(fact(&event));
+                        }
                     })
                     .await;
                 tokio::time::sleep(Duration::from_millis(50)).await;

@@ -28,6 +28,7 @@ mod managers;
 mod networks;
 mod own_service;
 mod pods;
+mod races;
 mod rootless;
 mod rotation;
 mod scripted;

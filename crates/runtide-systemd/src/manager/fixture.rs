@@ -23,7 +23,10 @@ impl Fixture {
             report::skip("logs", "systemd", "RUNTIDE_TEST_SYSTEMD and RUNTIDE_TEST_SYSTEMD_ROOT name no systemd");
             return None;
         };
+        // No call takes as long, on a machine as loaded as those of tests are.
+        let limit = Duration::from_secs(60);
         let config = Config::system().with_address(address).with_root(PathBuf::from(root));
+        let config = config.with_connect_deadline(limit).with_deadline(limit);
         Some(Self { client: Client::new(config).unwrap() })
     }
 
@@ -61,6 +64,40 @@ impl Fixture {
 
     pub(super) async fn stop(&self, id: &InstanceId) {
         let _ = self.client.manager("test", "StopUnit", &(id.as_str(), "replace")).await;
+    }
+}
+
+/// A file of the machine that does not exist until the test opens the gate: a script waits for it.
+pub(super) struct Gate {
+    name: String,
+    path: PathBuf,
+}
+
+impl Gate {
+    pub(super) fn of(fixture: &Fixture) -> Self {
+        let name = format!("run/rt-gate-{:x}", random());
+        let path = fixture.client.config().root.clone().unwrap().join(&name);
+        Self { name, path }
+    }
+
+    /// The commands of a shell that waits until the gate is open.
+    pub(super) fn passed(&self) -> String {
+        format!("while [ ! -e /{} ]; do sleep 0.05; done", self.name)
+    }
+
+    /// The command of a shell that closes it.
+    pub(super) fn close(&self) -> String {
+        format!("rm /{}", self.name)
+    }
+
+    pub(super) fn open(&self) {
+        std::fs::write(&self.path, "").unwrap();
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 

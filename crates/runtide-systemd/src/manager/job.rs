@@ -10,7 +10,7 @@ use runtide_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 use zbus::{Connection, DynamicType, MatchRule, MessageStream, OwnedObjectPath, message::Type};
 
-use super::unit::Call;
+use super::{changes::Changes, unit::Call};
 use crate::{
     client::{BUS, BUS_PATH, MANAGER, ROOT, SYSTEMD},
     error::BusErrors,
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Number of queued messages: more than the signals of one unit's jobs between two polls.
-const QUEUE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
+pub(super) const QUEUE: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 
 /// Interval of polling for the job, in case its signal was lost.
 const POLL_AFTER: Duration = Duration::from_secs(1);
@@ -95,6 +95,15 @@ impl<'a> Jobs<'a> {
         self.connection.clone()
     }
 
+    /// Subscribes to the changes of the call's unit.
+    pub(super) async fn changes(&self) -> Result<Changes> {
+        let (client, operation) = (self.call.client, self.call.operation);
+        let site = client.site(operation);
+        let asked = async { Changes::of(self.call.unit, &self.connection).await.map_err(|error| site.dbus(error)) };
+        let stream = site.within(client.config().deadline, asked).await?;
+        Ok(Changes::new(stream, self.systemd.clone()))
+    }
+
     /// Queues a job, without waiting for its end.
     pub(super) async fn send<B>(&self, method: &'static str, body: &B) -> Result<OwnedObjectPath>
     where
@@ -116,6 +125,15 @@ impl<'a> Jobs<'a> {
         let held = self.connection.call_method(Some(SYSTEMD), ROOT, Some(MANAGER), "RefUnit", &body);
         if !matches!(tokio::time::timeout(self.call.client.config().deadline, held).await, Ok(Ok(_))) {
             tracing::debug!(backend = %self.call.client.id(), instance = self.call.unit, "the unit is not held");
+        }
+    }
+
+    /// Returns once all has been received that systemd signalled before this call: the changes that a job's end goes
+    /// with may come after it.
+    pub(super) async fn catch_up(&self) {
+        let asked = self.connection.call_method(Some(SYSTEMD), ROOT, Some("org.freedesktop.DBus.Peer"), "Ping", &());
+        if !matches!(tokio::time::timeout(self.call.client.config().deadline, asked).await, Ok(Ok(_))) {
+            tracing::debug!(backend = %self.call.client.id(), instance = self.call.unit, "some changes may not be seen");
         }
     }
 

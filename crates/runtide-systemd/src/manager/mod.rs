@@ -1,5 +1,6 @@
 //! The managers: the verbs on units, as opposed to their observation.
 
+mod changes;
 #[cfg(test)]
 mod fixture;
 mod fragment;

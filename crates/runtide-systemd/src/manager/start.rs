@@ -1,6 +1,7 @@
 //! Start, and the condition of its success.
 
 use runtide_core::{Error, ErrorKind, ExitCause, Result, manager::Effect};
+use zbus::OwnedObjectPath;
 
 use super::{
     job::{End, Jobs, failed},
@@ -28,28 +29,26 @@ pub(super) async fn begin(call: Call<'_>, jobs: &mut Jobs<'_>, before: &Seen) ->
     }
     // `StartUnit` would leave a unit unchanged that is up without a process.
     let method = if before.has_exited() { "RestartUnit" } else { "StartUnit" };
+    let mut changes = jobs.changes().await?;
     let job = jobs.send(method, &(call.unit, "replace")).await.map_err(|error| refused(call, error))?;
-    let end = if before.service.kind.as_deref() == Some("oneshot") {
-        // Its job ends when its work does; the verb returns once it is at work.
-        let at_work = call.until(|seen| {
-            let seen = seen?;
-            (seen.is_up() && seen.run() != before.run()).then_some(End(None))
-        });
-        tokio::select! {
-            biased;
-            end = jobs.end(&job) => end?,
-            end = at_work => end?,
+    // What an inspection after the job's end shows may be the next run: systemd restarts a unit that failed by itself.
+    let mut first_end = None;
+    let mut hear = |seen: Seen| {
+        // Before a run leaves the state of the one before, it may be reported with that state.
+        let has_begun = seen.began() != before.began() || seen.exit().is_some();
+        if first_end.is_none() && has_begun && !seen.runs() && seen.run() != before.run() {
+            first_end = Some(seen);
         }
-    } else {
-        jobs.end(&job).await?
     };
-    // Gone already: it ran, ended, and was unloaded.
-    let Some(after) = call.look_if_loaded().await? else {
-        return if end.may_be_done() { Ok(()) } else { Err(failed(call, "its start", &end)) };
-    };
-    let is_new = after.run() != before.run();
+    let end = changes.during(end_of(call, jobs, &job, before), &mut hear).await?;
+    if end.is("failed") {
+        changes.during(jobs.catch_up(), &mut hear).await;
+    }
+    let after = call.look_if_loaded().await?;
     if end.may_be_done() {
-        if after.is_up() || is_new || !before.rests() {
+        // Gone already: it ran, ended, and was unloaded.
+        let Some(after) = after else { return Ok(()) };
+        if after.is_up() || after.run() != before.run() || !before.rests() {
             return thawed(call, &after).await;
         }
         let why = match after.more.condition_result {
@@ -58,19 +57,37 @@ pub(super) async fn begin(call: Call<'_>, jobs: &mut Jobs<'_>, before: &Seen) ->
         };
         return Err(call.conflict(why, &after));
     }
-    if end.is("failed") && is_new && ran(&after) {
+    let shown = first_end.or(after);
+    let run = shown.as_ref().filter(|shown| shown.run() != before.run());
+    if end.is("failed") && run.is_some_and(ran) {
         return Ok(());
     }
     let error = failed(call, "its start", &end);
-    let status = after.service.exec_main_status.filter(|_| is_new && after.exit().is_some());
+    let status = run.filter(|run| run.exit().is_some()).and_then(|run| run.service.exec_main_status);
     let error = match status {
         Some(status) => error.with_context("exit", status),
         None => error,
     };
-    Err(match after.service.result {
+    Err(match shown.and_then(|shown| shown.service.result) {
         Some(result) => error.with_context("result", result),
         None => error,
     })
+}
+
+/// Waits until a start is done: its job ended, or a `oneshot` is at work, whose job ends when its work does.
+async fn end_of(call: Call<'_>, jobs: &mut Jobs<'_>, job: &OwnedObjectPath, before: &Seen) -> Result<End> {
+    if before.service.kind.as_deref() != Some("oneshot") {
+        return jobs.end(job).await;
+    }
+    let at_work = call.until(|seen| {
+        let seen = seen?;
+        (seen.is_up() && seen.run() != before.run()).then_some(End(None))
+    });
+    tokio::select! {
+        biased;
+        end = jobs.end(job) => end,
+        end = at_work => end,
+    }
 }
 
 /// True if the unit's program ran in this run, and ended: then the start is a success, whatever its exit.

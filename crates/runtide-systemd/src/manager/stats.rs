@@ -170,13 +170,20 @@ mod tests {
 
         let Some(fixture) = super::super::fixture::Fixture::find() else { return };
         let stats = Stats::new(fixture.client.clone());
-        let id = fixture.start("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; sleep 0.6", vec![]).await;
+        let gate = super::super::fixture::Gate::of(&fixture);
+        let work = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done";
+        let id = fixture.start(&format!("{work}; {}", gate.passed()), vec![]).await;
         let usage = stats.usage(&id).await.unwrap();
         // The testbed's control groups have no other controllers.
         assert!(usage.cpu.is_some(), "{usage:?}");
-        let readings = stats.usage_stream(&id, Duration::from_millis(50)).await.unwrap();
-        let readings = readings.map(Result::unwrap).collect::<Vec<_>>();
-        let readings = tokio::time::timeout(Duration::from_secs(20), readings).await.unwrap();
+        let measured = stats.usage_stream(&id, Duration::from_millis(50)).await.unwrap();
+        let measured = measured.map(Result::unwrap).enumerate().map(|(number, usage)| {
+            if number == 3 {
+                gate.open();
+            }
+            usage
+        });
+        let readings = tokio::time::timeout(Duration::from_secs(60), measured.collect::<Vec<_>>()).await.unwrap();
         assert!(readings.len() > 3 && readings.is_sorted_by_key(|usage| usage.at), "{}", readings.len());
         // The last reading may find the control group removed, and then nothing is known.
         assert!(readings.iter().rev().find_map(|usage| usage.cpu) > Some(Duration::ZERO), "{readings:?}");
@@ -204,21 +211,23 @@ mod tests {
             "s.listen()",
             "u=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)",
             "u.bind((\"127.0.0.1\",0))",
-            "time.sleep(30)",
+            "time.sleep(1000)",
         ];
         let id = fixture.start(&format!("exec python3 -c '{}'", lines.join("\n")), vec![]).await;
         let path = fixture.client.get_unit("test", id.as_str()).await.unwrap();
         let group: String = fixture.client.get("test", path.as_str(), SERVICE, "ControlGroup").await.unwrap();
-        let mut seen = Vec::new();
-        for _ in 0..200 {
-            seen = crate::sockets::ports(&fixture.client, &group, &[]).await.unwrap();
-            if seen.len() == 2 {
-                break;
+        let both = async {
+            loop {
+                let seen = crate::sockets::ports(&fixture.client, &group, &[]).await.unwrap();
+                if seen.len() == 2 {
+                    return seen;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        };
+        let seen = tokio::time::timeout(Duration::from_secs(60), both).await.expect("both ports");
         fixture.stop(&id).await;
-        assert!(seen.len() == 2 && seen.iter().all(|port| port.published.len() == 1), "{seen:?}");
+        assert!(seen.iter().all(|port| port.published.len() == 1), "{seen:?}");
         assert_eq!(crate::sockets::ports(&fixture.client, "/system.slice/none.service", &[]).await, None);
         let bus = crate::sockets::ports(&fixture.client, "", &["dbus.socket".to_owned()]).await;
         assert_eq!(bus, Some(vec![]), "a path is no port");

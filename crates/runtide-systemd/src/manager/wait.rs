@@ -6,28 +6,21 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt as _, StreamExt as _};
 use runtide_core::{Error, ErrorKind, ExitStatus, Incarnation, Result, Retry};
 use tokio::time::Instant;
-use zbus::{Connection, Message, MessageStream};
+use zbus::{Connection, MessageStream};
 
 use super::{
-    job::{listen, owner_changes, signals},
+    changes::Changes,
+    job::{QUEUE, listen, owner_changes, signals},
     unit::{Call, Seen},
 };
-use crate::{
-    client::{MANAGER, PROPERTIES, SERVICE, UNIT},
-    names,
-    properties::{ServiceProperties, UnitProperties},
-    subscription::is_from,
-};
+use crate::client::MANAGER;
 
 /// Longest absence of a manager before the wait fails.
 const TIMEOUT: Duration = Duration::from_secs(120);
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
-
-/// Number of queued changes: more of one unit than come between two polls; the rest waits in the socket.
-const QUEUE: std::num::NonZeroUsize = std::num::NonZeroUsize::MIN.saturating_add(255);
 
 pub(super) async fn wait(call: Call<'_>) -> Result<Option<ExitStatus>> {
     let mut incarnation = None;
@@ -68,25 +61,14 @@ enum End {
     Lost,
 }
 
-/// Signals of the unit's changes, of its removal, and of the owner of systemd's name.
-struct Changes {
-    unit: MessageStream,
-    removed: MessageStream,
-    owner: MessageStream,
-}
-
 async fn end_of(call: Call<'_>, incarnation: &mut Option<Incarnation>) -> Result<End> {
-    let path = names::path_of(call.unit);
-    let (_link, systemd, mut changes) = listen(call, async |connection: &Connection| {
-        let changed = signals(PROPERTIES, "PropertiesChanged").path(path.clone()).build()?;
-        let removed = signals(MANAGER, "UnitRemoved").arg(0, call.unit).build()?;
-        Ok(Changes {
-            unit: MessageStream::for_match_rule(changed, connection, Some(QUEUE)).await?,
-            removed: MessageStream::for_match_rule(removed, connection, Some(QUEUE)).await?,
-            owner: owner_changes(connection).await?,
-        })
+    let (_link, systemd, (changes, mut removed, mut owner)) = listen(call, async |connection: &Connection| {
+        let rule = signals(MANAGER, "UnitRemoved").arg(0, call.unit).build()?;
+        let removed = MessageStream::for_match_rule(rule, connection, Some(QUEUE)).await?;
+        Ok((Changes::of(call.unit, connection).await?, removed, owner_changes(connection).await?))
     })
     .await?;
+    let mut changes = Changes::new(changes, systemd);
     // From here on no change is missed.
     let first = match incarnation {
         None => call.look().await?,
@@ -103,29 +85,24 @@ async fn end_of(call: Call<'_>, incarnation: &mut Option<Incarnation>) -> Result
     loop {
         let inspect = tokio::select! {
             biased;
-            change = changes.unit.next() => match change {
-                Some(Ok(change)) if !is_from(&change, &systemd) => false,
-                Some(Ok(change)) => {
-                    if let Some(Over(exit)) = reported.hear(&change, &of) {
-                        return Ok(End::Over(exit));
-                    }
-                    false
+            change = changes.next() => {
+                let Some(seen) = change else { return Ok(End::Lost) };
+                if let Some(Over(exit)) = reported.over(&seen, &of) {
+                    return Ok(End::Over(exit));
                 }
-                _ => return Ok(End::Lost),
-            },
+                false
+            }
             // A reload of all units also sends `UnitRemoved`.
-            _ = changes.removed.next() => true,
-            _ = changes.owner.next() => return Ok(End::Lost),
+            _ = removed.next() => true,
+            _ = owner.next() => return Ok(End::Lost),
             // A connection whose peer is dead receives nothing: inspect on another one.
             () = tokio::time::sleep(call.client.config().max_silence) => true,
         };
         if inspect {
             let seen = call.look_if_loaded().await?;
             // Queued changes are older than the inspection, and may have more details.
-            while let Some(Some(Ok(change))) = futures_util::FutureExt::now_or_never(changes.unit.next()) {
-                if is_from(&change, &systemd)
-                    && let Some(Over(exit)) = reported.hear(&change, &of)
-                {
+            while let Some(Some(queued)) = changes.next().now_or_never() {
+                if let Some(Over(exit)) = reported.over(&queued, &of) {
                     return Ok(End::Over(exit));
                 }
             }
@@ -148,8 +125,6 @@ struct Over(Option<ExitStatus>);
 /// State that the changes have reported so far.
 #[derive(Default)]
 struct Reported {
-    /// systemd reports the service first, and then the unit, both with their state at the same moment.
-    service: ServiceProperties,
     /// Exit of the main process, if the run then went on (its remaining processes are being stopped).
     exit: Option<ExitStatus>,
 }
@@ -165,29 +140,12 @@ impl Reported {
         }
         (!seen.runs()).then(|| Over(self.exit.take()))
     }
-
-    fn hear(&mut self, change: &Message, incarnation: &Incarnation) -> Option<Over> {
-        let body = change.body();
-        let (about, service) = match body.deserialize::<(String, UnitProperties, Vec<String>)>() {
-            Ok((interface, about, _)) if interface == UNIT => (about, std::mem::take(&mut self.service)),
-            Ok((interface, ..)) if interface == SERVICE => {
-                if let Ok((_, service, _)) = body.deserialize::<(String, ServiceProperties, Vec<String>)>() {
-                    self.service = service;
-                }
-                return None;
-            }
-            _ => return None,
-        };
-        // Only a change with the active state can report an end.
-        about.active_state.as_ref()?;
-        about.invocation_id.as_ref()?;
-        self.over(&Seen { about, service, ..Seen::default() }, incarnation)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::properties::{ServiceProperties, UnitProperties};
 
     fn seen(id: u8, active: &str, code: i32, status: i32, times: [u64; 2]) -> Seen {
         let [began, started] = times;

@@ -33,6 +33,8 @@ pub(crate) struct Broken {
     pub(crate) refuse: bool,
     /// Every connection, old or new, stays open and transfers nothing.
     pub(crate) stall: bool,
+    /// All stall with the first call of this method.
+    pub(crate) stall_at: Option<&'static str>,
     /// Clients are refused at authentication.
     pub(crate) deny: bool,
     /// A subscription ends as soon as it began.
@@ -234,7 +236,15 @@ async fn up(
                 live.subscribed = true;
             }
             *lock(&shared.calls).entry(call.member.clone()).or_default() += 1;
+            let stalls = {
+                let mut broken = lock(&shared.broken);
+                broken.stall |= broken.stall_at == Some(call.member.as_str());
+                broken.stall
+            };
             lock(calls).insert(header.serial, call);
+            if stalls {
+                shared.passes(id).await;
+            }
         }
         to.write_all(&bytes).await?;
     }

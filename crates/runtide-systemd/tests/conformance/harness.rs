@@ -125,10 +125,16 @@ impl SystemdHarness {
         let called =
             connection.call_method(Some(systemd), "/org/freedesktop/systemd1", Some(manager), "Reexecute", &());
         let _ = tokio::time::timeout(Duration::from_secs(30), called).await;
-        match self.machine.version().await {
-            Ok(_) => Supported::Yes,
-            Err(error) => Supported::No(error),
-        }
+        self.answers().await
+    }
+
+    /// Returns once the manager answers again, and the observer is connected to it.
+    async fn answers(&self) -> Supported {
+        let answers = async {
+            self.machine.version().await?;
+            self.observer.caught_up().await
+        };
+        answers.await.map_or_else(Supported::No, |()| Supported::Yes)
     }
 
     async fn make(&self, holder: &str, unit: &str, shell: &str) -> Result<(), String> {
@@ -285,7 +291,8 @@ impl Harness for SystemdHarness {
         let Some(seen) = self.properties(id).await? else { return Ok(()) };
         if !machine::rests(&seen) {
             let _ = self.machine.manager("ThawUnit", &(id.as_str(),)).await;
-            done(self.machine.manager("KillUnit", &(id.as_str(), "all", 9_i32)).await.map(drop))?;
+            // Refused if it ended in the meantime.
+            let _ = self.machine.manager("KillUnit", &(id.as_str(), "all", 9_i32)).await;
             self.stop(id).await?;
         }
         // A slice that is ordered before it keeps it loaded, even one of the harness.
@@ -358,9 +365,7 @@ impl Harness for SystemdHarness {
     }
 
     async fn facts(&self) -> Done<Vec<Fact>> {
-        // Events are reported within a moment.
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        Ok(self.observer.facts())
+        done(self.observer.facts().await)
     }
 
     fn burst_size(&self) -> usize {
@@ -400,12 +405,7 @@ impl Harness for SystemdHarness {
             Fault::RestartDaemon => return self.reexecute().await,
             Fault::KillDaemon => {
                 let killed = Testbed::fault(self.testbed.as_ref(), &["kill", "start"]).await;
-                if killed == Supported::Yes
-                    && let Err(error) = self.machine.version().await
-                {
-                    return Supported::No(error);
-                }
-                return killed;
+                return if killed == Supported::Yes { self.answers().await } else { killed };
             }
             Fault::BadItem(id) => {
                 let path = zbus_path(id.as_str());

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt::Write as _, path::PathBuf, time::Duration};
 
 use runtide_core::{ExitStatus, UnixSignal};
 use serde::Serialize;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 use zbus::{Connection, DynamicType, Message, OwnedObjectPath, OwnedVariant, Variant, connection::Builder};
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
@@ -45,7 +45,8 @@ impl Machine {
         B: Serialize + DynamicType + Sync,
     {
         let mut held = self.connection.lock().await;
-        for _ in 0..40 {
+        let end = Instant::now() + LIMIT;
+        while Instant::now() < end {
             if held.as_ref().is_none_or(Connection::is_closed) {
                 let Ok(connection) = self.dial().await else {
                     tokio::time::sleep(Duration::from_millis(250)).await;
@@ -116,7 +117,8 @@ impl Machine {
 
     /// Waits until a unit's properties satisfy this; `None` stands for a unit that is not loaded.
     pub(crate) async fn until(&self, unit: &str, done: impl Fn(Option<&Properties>) -> bool) -> Result<(), String> {
-        for _ in 0..3_000 {
+        let end = Instant::now() + LIMIT;
+        while Instant::now() < end {
             if done(self.properties(unit).await?.as_ref()) {
                 return Ok(());
             }

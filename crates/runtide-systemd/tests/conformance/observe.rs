@@ -9,14 +9,17 @@ use std::{
 use futures_util::StreamExt;
 use runtide_conformance::{Fact, Happened};
 use runtide_core::InstanceId;
-use tokio::task::JoinHandle;
-use zbus::{MessageStream, OwnedVariant};
+use tokio::{sync::watch, task::JoinHandle};
+use zbus::{Connection, MessageStream, OwnedVariant};
 
 use super::machine::{self, Machine, Properties};
 
 /// Reads the manager's signals on a separate connection.
 pub(crate) struct Observer {
     facts: Arc<Mutex<Vec<Fact>>>,
+    link: watch::Receiver<Connection>,
+    /// Serial number of the last call whose answer was read. They rise, from one connection to the next too.
+    answered: watch::Receiver<u32>,
     reading: JoinHandle<()>,
 }
 
@@ -32,25 +35,64 @@ impl Observer {
     pub(crate) async fn start(machine: Arc<Machine>, prefix: String) -> Result<Self, String> {
         let facts = Arc::<Mutex<Vec<Fact>>>::default();
         let observed = Arc::clone(&facts);
-        let mut messages = Some(subscribe(&machine).await?);
+        let (first, messages) = subscribe(&machine).await?;
+        let (relink, link) = watch::channel(first);
+        let (answers, answered) = watch::channel(0);
+        let mut messages = Some(messages);
         let reading = tokio::spawn(async move {
             let mut seen = HashMap::new();
             loop {
                 if let Some(mut messages) = messages.take() {
                     while let Some(Ok(message)) = messages.next().await {
                         observed.lock().unwrap().extend(facts_of(&message, &prefix, &mut seen));
+                        if let Some(call) = message.header().reply_serial() {
+                            answers.send_replace(call.get());
+                        }
                     }
                 }
                 // The manager may be down: it signals its return.
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                messages = subscribe(&machine).await.ok();
+                if let Ok((connection, fresh)) = subscribe(&machine).await {
+                    let _ = relink.send_replace(connection);
+                    messages = Some(fresh);
+                }
             }
         });
-        Ok(Self { facts, reading })
+        Ok(Self { facts, link, answered, reading })
     }
 
-    pub(crate) fn facts(&self) -> Vec<Fact> {
-        self.facts.lock().unwrap().clone()
+    /// Returns the facts so far, once all is read that the manager signalled before this call.
+    pub(crate) async fn facts(&self) -> Result<Vec<Fact>, String> {
+        self.caught_up().await?;
+        Ok(self.facts.lock().unwrap().clone())
+    }
+
+    /// Waits until it has read what the manager signalled before this call, which it did before it answers.
+    pub(crate) async fn caught_up(&self) -> Result<(), String> {
+        let read = async {
+            loop {
+                let (connection, mut answered) = (self.link.borrow().clone(), self.answered.clone());
+                let asked = connection.call_method(
+                    Some("org.freedesktop.systemd1"),
+                    "/org/freedesktop/systemd1",
+                    Some("org.freedesktop.DBus.Properties"),
+                    "Get",
+                    &("org.freedesktop.systemd1.Manager", "Version"),
+                );
+                let call = asked.await.ok().and_then(|answer| answer.header().reply_serial());
+                if let Some(call) = call {
+                    let read = answered.wait_for(|read| *read >= call.get());
+                    let _ = tokio::time::timeout(Duration::from_secs(1), read).await;
+                    if *self.answered.borrow() >= call.get() {
+                        return;
+                    }
+                }
+                // The manager is away, or the connection broke.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let limit = Duration::from_secs(60);
+        tokio::time::timeout(limit, read).await.map_err(|_| "the observer is not connected".to_owned())
     }
 }
 
@@ -60,7 +102,7 @@ impl Drop for Observer {
     }
 }
 
-async fn subscribe(machine: &Machine) -> Result<MessageStream, String> {
+async fn subscribe(machine: &Machine) -> Result<(Connection, MessageStream), String> {
     let connection = machine.dial().await?;
     let messages = MessageStream::from(connection.clone());
     let failed = |error: zbus::Error| error.to_string();
@@ -76,7 +118,7 @@ async fn subscribe(machine: &Machine) -> Result<MessageStream, String> {
         .call_method(Some(systemd), "/org/freedesktop/systemd1", Some(manager), "Subscribe", &())
         .await
         .map_err(failed)?;
-    Ok(messages)
+    Ok((connection, messages))
 }
 
 fn facts_of(message: &zbus::Message, prefix: &str, seen: &mut HashMap<String, Seen>) -> Vec<Fact> {

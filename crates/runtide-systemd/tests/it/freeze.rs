@@ -13,7 +13,7 @@ use crate::machine::{self, Machine, Settings};
 const UNITS: u64 = 48;
 
 /// Time in which the rows and the manager must agree; a wrong row stays wrong.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 struct Fixture {
     _turn: Turn,

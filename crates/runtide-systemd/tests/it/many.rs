@@ -87,14 +87,9 @@ async fn a_watch_begins_with_one_list_and_at_most_two_calls_for_each_unit() {
     // A manager that stalls during a listing fails it with the first inspection, not after each in its turn.
     let config = config.with_deadline(Duration::from_secs(5)).with_inspect_concurrency(NonZeroUsize::MIN);
     let backend = SystemdBackend::new(config).unwrap();
-    let inspections = || proxy.calls().get("GetAll").copied().unwrap_or(0);
-    let before = inspections();
-    let listing = tokio::spawn(async move { backend.list_instances(runtide_core::ListOptions::default()).await });
-    while inspections() == before {
-        tokio::task::yield_now().await;
-    }
-    proxy.break_with(|broken, _| broken.stall = true);
-    let listed = tokio::time::timeout(Duration::from_secs(60), listing).await.expect("one deadline").unwrap();
+    proxy.break_with(|broken, _| broken.stall_at = Some("GetAll"));
+    let listing = backend.list_instances(runtide_core::ListOptions::default());
+    let listed = tokio::time::timeout(Duration::from_secs(60), listing).await.expect("one deadline");
     assert_eq!(listed.unwrap_err().kind(), ErrorKind::Timeout);
     proxy.heal();
     for number in 0..many {

@@ -78,7 +78,7 @@ async fn an_applied_unit_can_be_started_and_a_delete_stops_it() {
     let Some(test) = Test::new().await else { return };
     let web = test.service("web");
     test.put(&web, SLEEPS).await;
-    test.part.machine.call("StartUnit", "ss", &[&test.unit("web.service"), "replace"]);
+    test.part.machine.start(&test.unit("web.service"));
     assert_eq!(test.property("web.service", "ActiveState"), "active");
     assert_eq!(test.property("web.service", "NeedDaemonReload"), "false");
     assert_eq!(test.property("web.service", "Description"), "sleeps");
@@ -201,7 +201,7 @@ async fn an_existing_file_is_read_by_the_manager_too() {
     let Some(test) = Test::new().await else { return };
     let web = test.service("web");
     test.put(&web, SLEEPS).await;
-    test.part.machine.call("StartUnit", "ss", &[&test.unit("web.service"), "replace"]);
+    test.part.machine.start(&test.unit("web.service"));
     let mut watch = test.watch().await;
     let theirs = SLEEPS.replace("sleeps", "theirs");
     std::fs::write(test.part.path(&test.unit("web.service")), &theirs).unwrap();
@@ -469,7 +469,7 @@ async fn a_restore_brings_all_back_or_nothing() {
     test.store.delete(&two, Precondition::None).await.unwrap();
     test.put(&three, SLEEPS).await;
     let last = test.put(&three, &SLEEPS.replace("sleeps", "three")).await;
-    test.part.machine.call("StartUnit", "ss", &[&test.unit("three.service"), "replace"]);
+    test.part.machine.start(&test.unit("three.service"));
     assert_eq!(test.store.enable(&three).await.unwrap(), Effect::Changed);
 
     // One unit in it is refused by systemd.

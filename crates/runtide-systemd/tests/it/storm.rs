@@ -121,6 +121,22 @@ async fn resync(reported: &Reported, faults: &[(Instant, &str)]) {
     panic!("no resync after a {what}");
 }
 
+/// Waits until the end of each of these units is reported.
+async fn all_ended(reported: &Reported, units: &[&str]) {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let edges = edges(reported);
+        let is_missing = |unit: &&&str| edges.get(**unit).is_none_or(|(_, stops)| stops.is_empty());
+        let missing: Vec<_> = units.iter().filter(is_missing).collect();
+        if missing.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < end, "no end of {missing:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Waits until no event has come for a while: what is reported twice would be among them.
 async fn at_rest(reported: &Reported) {
     let mut seen = 0;
     loop {
@@ -204,14 +220,19 @@ async fn every_edge_outside_the_resyncs_is_reported_through_reloads_reexecutions
         );
     }
     // Even on a slow machine, so many are outside of the resyncs.
-    let (ended, end) = (|| progress.runs.load(Ordering::Acquire), Instant::now() + Duration::from_secs(120));
-    let before = ended();
-    while ended() < before + 110 {
-        assert!(Instant::now() < end, "only {} runs in two minutes", ended() - before);
+    let ended = || progress.runs.load(Ordering::Acquire);
+    let (before, mut last) = (ended(), (ended(), Instant::now()));
+    while last.0 < before + 110 {
+        assert!(last.1.elapsed() < Duration::from_secs(60), "no run in a minute, after {}", last.0 - before);
         tokio::time::sleep(Duration::from_millis(50)).await;
+        if ended() != last.0 {
+            last = (ended(), Instant::now());
+        }
     }
     progress.stop.store(true, Ordering::Release);
     let runs = churning.await.unwrap();
+    let final_runs: Vec<&str> = runs[runs.len() - 100..].iter().map(|run| run.unit.as_str()).collect();
+    all_ended(&reported, &final_runs).await;
     at_rest(&reported).await;
 
     // A fault lasts from its injection to the end of the last resync that began before the next one.
@@ -260,20 +281,11 @@ async fn other_monitors_change_nothing_and_none_is_needed() {
     // Another monitor does what monitors should not: it reads properties of every new unit (trap S2).
     let (reported, listening) = listen(&backend).await;
     for round in ["alone", "with another"] {
-        let reader = (round != "alone").then(|| {
-            let machine = Arc::clone(&machine);
-            tokio::spawn(async move { read_whatever_is_new(&machine).await })
-        });
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        let reader = if round == "alone" { None } else { Some(read_whatever_is_new(&machine).await) };
         reported.lock().unwrap().clear();
         let round_prefix = format!("{prefix}-{}", round.replace(' ', "-"));
         let runs = churn(Arc::clone(&machine), round_prefix, 50, Arc::default()).await;
-        for _ in 0..600 {
-            if edges(&reported).values().filter(|(_, stops)| !stops.is_empty()).count() >= runs.len() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        all_ended(&reported, &runs.iter().map(|run| run.unit.as_str()).collect::<Vec<_>>()).await;
         at_rest(&reported).await;
         let edges = edges(&reported);
         assert_eq!(runs.len(), 50);
@@ -299,7 +311,7 @@ async fn other_monitors_change_nothing_and_none_is_needed() {
 }
 
 /// A monitor as none should be.
-async fn read_whatever_is_new(machine: &Machine) {
+async fn read_whatever_is_new(machine: &Arc<Machine>) -> tokio::task::JoinHandle<()> {
     use futures_util::StreamExt as _;
     let connection = machine.dial().await.unwrap();
     let mut messages = zbus::MessageStream::from(connection.clone());
@@ -308,9 +320,12 @@ async fn read_whatever_is_new(machine: &Machine) {
     connection.call_method(Some(bus), "/org/freedesktop/DBus", Some(bus), "AddMatch", &(rule,)).await.unwrap();
     let manager = "org.freedesktop.systemd1.Manager";
     connection.call_method(Some(systemd), "/org/freedesktop/systemd1", Some(manager), "Subscribe", &()).await.unwrap();
-    while let Some(Ok(message)) = messages.next().await {
-        if let Ok((_, path)) = message.body().deserialize::<(String, zbus::OwnedObjectPath)>() {
-            let _ = machine.call(&path, "org.freedesktop.DBus.Properties", "GetAll", &("",)).await;
+    let machine = Arc::clone(machine);
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = messages.next().await {
+            if let Ok((_, path)) = message.body().deserialize::<(String, zbus::OwnedObjectPath)>() {
+                let _ = machine.call(&path, "org.freedesktop.DBus.Properties", "GetAll", &("",)).await;
+            }
         }
-    }
+    })
 }

@@ -80,15 +80,18 @@ fn free_port() -> u16 {
 }
 
 async fn until(backend: &SystemdBackend, unit: &str, done: impl Fn(&Instance) -> bool + Send + Sync) -> Instance {
-    for _ in 0..100 {
+    let end = tokio::time::Instant::now() + TIMEOUT;
+    loop {
         match backend.wait_for(&unit.into(), &done, TIMEOUT).await {
             Ok(found) => return Instance::clone(&found),
             // The unit was only just started, and its start is not reported yet.
-            Err(error) if error.kind() == ErrorKind::NotFound => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                assert!(tokio::time::Instant::now() < end, "{unit} never came");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
             Err(error) => panic!("{unit}: {error:?}"),
         }
     }
-    panic!("{unit} never came");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -136,7 +139,10 @@ async fn labels_templates_and_triggers_are_read_from_the_units() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_shots_restarts_limits_and_conditions_have_their_states() {
     let files = [
-        ("PREjob.service", "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'sleep 5; exit 0'\nRemainAfterExit=yes\n"),
+        (
+            "PREjob.service",
+            "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'while [ ! -e /run/PREgo ]; do sleep 0.05; done'\nRemainAfterExit=yes\n",
+        ),
         (
             "PREloop.service",
             "[Unit]\nStartLimitIntervalSec=60\nStartLimitBurst=3\n[Service]\nExecStart=/bin/sh -c 'exit 7'\nRestart=always\nRestartSec=200ms\n",
@@ -154,8 +160,11 @@ async fn one_shots_restarts_limits_and_conditions_have_their_states() {
 
     let job = fixture.verb("StartUnit", "PREjob.service").await;
     until(&backend, &job, |one| one.state == S::Running).await;
+    let go = fixture.root.join("run").join(format!("{}go", fixture.prefix));
+    std::fs::write(&go, "").unwrap();
     let done = until(&backend, &job, |one| one.state == S::Stopped).await;
     assert_eq!(done.exit, Some(ExitStatus::code(0)), "its process is gone, and the unit stays up");
+    std::fs::remove_file(go).unwrap();
 
     let looping = fixture.verb("StartUnit", "PREloop.service").await;
     let failed = until(&backend, &looping, |one| one.state == S::Failed).await;
@@ -179,7 +188,10 @@ async fn one_shots_restarts_limits_and_conditions_have_their_states() {
 
     let never = fixture.prefix.clone() + "never.service";
     fixture.machine.manager("StartUnit", &(never.as_str(), "replace")).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let is_tried = |seen: Option<&machine::Properties>| {
+        seen.is_none_or(|seen| machine::number(seen, "ConditionTimestampMonotonic") != 0)
+    };
+    fixture.machine.until(&never, is_tried).await.unwrap();
     match backend.inspect(&never.as_str().into()).await {
         Ok(one) => assert_eq!((one.state, &one.incarnation), (S::Created, &None)),
         Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound), // unloaded again

@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use runtide_conformance::testbed::Turn;
@@ -107,6 +107,16 @@ impl Machine {
         let manager =
             ["call", SYSTEMD, "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager", method, signature];
         self.busctl(&[&manager, arguments].concat())
+    }
+
+    /// Starts a unit, and returns when it is active.
+    pub fn start(&self, unit: &str) {
+        self.call("StartUnit", "ss", &[unit, "replace"]);
+        let end = Instant::now() + Duration::from_secs(60);
+        // The answer comes when the start is queued.
+        while self.property(unit, "ActiveState") != "active" {
+            assert!(Instant::now() < end, "{unit} does not start");
+        }
     }
 
     pub fn version(&self) -> String {

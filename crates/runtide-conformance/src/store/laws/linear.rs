@@ -179,8 +179,12 @@ async fn history(
             report.send_modify(|progress| progress.goal = 0);
             return Ok(false);
         }
-        let failed = progress.borrow().failed;
-        let enough = |progress: &Progress| progress.worked >= calls / 2 || progress.failed >= failed + calls / 20;
+        let Progress { worked, failed, .. } = *progress.borrow();
+        let enough = |progress: &Progress| {
+            // Those that were under way may work yet.
+            let is_down = progress.worked <= worked + CLIENTS && progress.failed >= failed + CLIENTS;
+            progress.worked >= calls / 2 || progress.failed >= failed + calls / 20 || is_down
+        };
         hand.ends("get on, or be refused", progress.wait_for(enough)).await?.ok();
         done("mend what was disturbed", tried.h.heal().await)?;
         Ok(true)

@@ -5,11 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use runtide_core::{Error, ErrorKind, InstanceId, Result, manager::LogLine};
 use runtide_engine::{
-    Absence,
+    Outages,
     output::{Origin, Piece, timestamp},
 };
-
-use tokio::time::Instant;
 
 use super::{
     plan::{OPERATION, Plan, Tail},
@@ -27,12 +25,6 @@ const END_ENTRIES: u64 = 512;
 
 /// Time for which a container may still be listed as running after its output ended.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Time within which a request that breaks off is one of [`FRUITLESS`] in a row, after which a follow ends with the error.
-const SOON: Duration = Duration::from_secs(5);
-
-/// See [`SOON`].
-const FRUITLESS: u32 = 4;
 
 /// Time by which an entry may be older than one before it: those of two outputs are not in order.
 const DISORDER: Duration = Duration::from_secs(10);
@@ -58,10 +50,7 @@ pub(super) struct Reader {
     resumes: Option<Search>,
     /// The connection broke: the log is to be requested again.
     is_broken: bool,
-    absence: Absence,
-    /// Time of the last request, and the number of those in a row that broke off soon and without a line.
-    requested: Instant,
-    fruitless: u32,
+    outages: Outages,
     /// Set once the run is over: finds the position in the second read.
     search: Option<Search>,
     /// Set while following: separates the followed run from the next one.
@@ -70,6 +59,7 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) async fn open(client: Client, id: InstanceId, plan: Plan) -> Result<Self> {
+        let outages = Outages::new(client.config().max_silence);
         let mut reader = Self {
             client,
             id,
@@ -82,9 +72,7 @@ impl Reader {
             position_at: None,
             resumes: None,
             is_broken: false,
-            absence: Absence::default(),
-            requested: Instant::now(),
-            fruitless: 0,
+            outages,
             search: None,
             run: None,
         };
@@ -136,28 +124,22 @@ impl Reader {
         Ok(entries.saturating_sub(tail))
     }
 
-    /// The next line. A follow outlasts a connection that broke, and an absence of the daemon for as long as [`Absence`] allows.
+    /// The next line. A follow outlasts a connection that broke, and an absence of the daemon for as long as [`Outages`] allows.
     pub(super) async fn line(&mut self) -> Result<Option<LogLine>> {
         loop {
             let resumed = if self.is_broken { self.resume().await } else { Ok(()) };
-            let read = match resumed {
-                Ok(()) => {
-                    let read = self.read_line().await;
-                    let is_soon = self.requested.elapsed() < SOON;
-                    self.fruitless = if read.is_err() && is_soon { self.fruitless + 1 } else { 0 };
-                    read
-                }
-                Err(error) => Err(error),
+            let (read, in_answer) = match resumed {
+                Ok(()) => (self.read_line().await, true),
+                Err(error) => (Err(error), false),
             };
             match read {
                 Ok(line) => {
-                    self.absence.is_over();
+                    self.outages.are_over();
                     return Ok(line);
                 }
-                Err(error) if self.plan.follows.is_some() && is_outage(&error) && self.fruitless < FRUITLESS => {
-                    tracing::debug!(%error, instance = %self.id, "a follow goes on after an outage");
+                Err(error) if self.plan.follows.is_some() => {
                     self.is_broken = true;
-                    self.absence.pause(Some(error)).await?;
+                    self.outages.outlast(error, in_answer).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -189,8 +171,8 @@ impl Reader {
             // Entries that are equal have one time, so that a row of them is not cut.
             self.resumes = Some(Search::new(self.position.clone(), true));
         }
-        (self.is_broken, self.requested) = (false, Instant::now());
-        self.absence.is_over();
+        self.is_broken = false;
+        self.outages.answered();
         Ok(())
     }
 
@@ -329,9 +311,4 @@ impl Reader {
             Err(call.error(ErrorKind::Unavailable, "the daemon ended the output, and the container still runs"))
         })
     }
-}
-
-/// An error of the connection, or of a daemon that is away.
-fn is_outage(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
 }

@@ -5,13 +5,23 @@ use std::{process::Stdio, time::Duration};
 use tokio::process::Command;
 
 /// The longest that one command may take.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Time for the answer to a command that is tried again, as to a member that may stand still.
-const HASTY: &str = "2s";
+const HASTY: &str = "5s";
 
-/// Time for the answer to a command that is not tried again: a member on a busy machine takes seconds.
-const PATIENT: &str = "20s";
+/// Time for the answer to a command that must succeed: a member on a busy machine takes seconds.
+const PATIENT: &str = "30s";
+
+/// Attempts at a command that must succeed. A member gives up a request after 7 s, whether it lands later or not.
+const ATTEMPTS: usize = 5;
+
+const STATUS: &[&str] = &["endpoint", "status", "--write-out", "fields"];
+
+/// The error says that there was no answer in time, or no leader to give one.
+fn is_late(error: &str) -> bool {
+    ["timed out", "deadline exceeded", "no leader", "leader changed"].iter().any(|words| error.contains(words))
+}
 
 #[derive(Clone, Debug)]
 pub struct Etcdctl {
@@ -54,9 +64,23 @@ impl Etcdctl {
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
+    /// Runs a command until the member has an answer for it, and returns its stdout, or its stderr if it failed. An
+    /// earlier attempt may have done it.
+    pub async fn answer(&self, arguments: &[&str]) -> Result<String, String> {
+        let mut attempts = 1;
+        loop {
+            match self.within(PATIENT, arguments).await {
+                Err(error) if attempts < ATTEMPTS && is_late(&error) => attempts += 1,
+                // As "user name already exists".
+                Err(error) if attempts > 1 && error.contains("already") => return Ok(String::new()),
+                answer => return answer,
+            }
+        }
+    }
+
     /// Runs a command that must succeed.
     pub async fn must(&self, arguments: &[&str]) -> String {
-        self.within(PATIENT, arguments).await.unwrap_or_else(|error| panic!("etcdctl {arguments:?}: {error}"))
+        self.answer(arguments).await.unwrap_or_else(|error| panic!("etcdctl {arguments:?}: {error}"))
     }
 
     /// All keys of the member.
@@ -74,11 +98,22 @@ impl Etcdctl {
     }
 
     pub async fn compact(&self, revision: u64) -> Result<(), String> {
-        self.within(PATIENT, &["compact", &revision.to_string()]).await.map(drop)
+        match self.answer(&["compact", &revision.to_string()]).await {
+            Err(error) if !error.contains("has been compacted") => Err(error),
+            _ => Ok(()),
+        }
     }
 
-    pub async fn status(&self) -> Result<Status, String> {
-        let text = self.run(&["endpoint", "status", "--write-out", "fields"]).await?;
+    pub async fn status(&self) -> Status {
+        Self::read(&self.must(STATUS).await).unwrap()
+    }
+
+    /// The status of a member that may stand still.
+    pub async fn try_status(&self) -> Result<Status, String> {
+        Self::read(&self.run(STATUS).await?)
+    }
+
+    fn read(text: &str) -> Result<Status, String> {
         let field = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(&format!("\"{name}\" : ")));
             line.map(|value| value.trim_matches('"').to_owned()).ok_or_else(|| format!("no {name}: {text}"))

@@ -30,14 +30,22 @@ pub struct Members {
     cluster: Mutex<Cluster>,
     store: std::sync::Mutex<Arc<dyn StoreBackend>>,
     largest: usize,
+    /// The stores' deadline of a call.
+    deadline: Duration,
 }
 
+/// One that stands still is waited for this long, and so is a member that no processor or disk serves for seconds.
 pub async fn one() -> Result<Members, Absent> {
-    Members::start("etcd", "RUNTIDE_TEST_ETCD", 1).await
+    Members::start("etcd", "RUNTIDE_TEST_ETCD", 1, Duration::from_secs(20)).await
 }
 
 pub async fn three() -> Result<Members, Absent> {
-    Members::start("etcd3", "RUNTIDE_TEST_ETCD3", 3).await
+    three_within(Duration::from_secs(30)).await
+}
+
+/// Three members, and stores with this deadline of a call, of which each member gets a third.
+pub async fn three_within(deadline: Duration) -> Result<Members, Absent> {
+    Members::start("etcd3", "RUNTIDE_TEST_ETCD3", 3, deadline).await
 }
 
 fn local(port: u16) -> Endpoint {
@@ -52,7 +60,12 @@ fn port(proxy: &Proxy) -> u16 {
 }
 
 impl Members {
-    async fn start(name: &'static str, variable: &'static str, count: usize) -> Result<Self, Absent> {
+    async fn start(
+        name: &'static str,
+        variable: &'static str,
+        count: usize,
+        deadline: Duration,
+    ) -> Result<Self, Absent> {
         if std::env::var_os(variable).is_none() {
             assert!(!runtide_conformance::report::is_required("etcd"), "etcd is required, and {variable} is not set");
             return Err(Absent::unset(name, format!("{variable} is not set: cargo xtask testbed up etcd")));
@@ -60,21 +73,21 @@ impl Members {
         let (mut clients, mut others) = (Vec::new(), Vec::new());
         let (mut peers, mut ports) = (Vec::new(), Vec::new());
         for _ in 0..count {
-            let [client, peer] = cluster::free_ports();
-            clients.push(Proxy::start(local(0), local(client)).await.unwrap());
-            others.push(Proxy::start(local(0), local(client)).await.unwrap());
-            peers.push(Proxy::start(local(0), local(peer)).await.unwrap());
+            // A proxy listens only while its member does, so its port is none that others are given meanwhile either.
+            let [client, peer, ours, theirs, between] = cluster::free_ports();
+            clients.push(Proxy::start(local(ours), local(client)).await.unwrap());
+            others.push(Proxy::start(local(theirs), local(client)).await.unwrap());
+            peers.push(Proxy::start(local(between), local(peer)).await.unwrap());
             ports.push((client, (peer, port(&peers[peers.len() - 1]))));
         }
         let cluster = Cluster::on(ports, Setup::default());
         for at in 0..count {
             cluster.raw(at).await;
         }
-        let status = cluster.raw(0).await.status().await.unwrap();
-        let config = config(&clients, "/runtide/");
+        let version = cluster.raw(0).await.status().await.version;
+        let config = config(&clients, "/runtide/", deadline);
         let largest = config.largest_document();
         let store: Arc<dyn StoreBackend> = Arc::new(EtcdStore::new(config).unwrap());
-        let version = status.version;
         Ok(Self {
             name,
             version,
@@ -84,17 +97,18 @@ impl Members {
             cluster: Mutex::new(cluster),
             store: std::sync::Mutex::new(store),
             largest,
+            deadline,
         })
     }
 
-    fn open(proxies: &[Proxy], prefix: &str) -> Arc<dyn StoreBackend> {
-        Arc::new(EtcdStore::new(config(proxies, prefix)).unwrap())
+    fn open(&self, proxies: &[Proxy], prefix: &str) -> Arc<dyn StoreBackend> {
+        Arc::new(EtcdStore::new(config(proxies, prefix, self.deadline)).unwrap())
     }
 
     /// Cuts a member off from the others: no peer reaches it, and its own dials are refused. A stream between members names the
     /// member that dialled it; a post does not, but the others need no posts among themselves.
     async fn isolate(&self, at: usize) {
-        let status = self.cluster.lock().await.raw(at).await.status().await.unwrap();
+        let status = self.cluster.lock().await.raw(at).await.status().await;
         let id = format!("{:x}", status.member);
         for (n, proxy) in self.peers.iter().enumerate() {
             if n == at {
@@ -107,12 +121,11 @@ impl Members {
     }
 }
 
-fn config(proxies: &[Proxy], prefix: &str) -> Config {
+fn config(proxies: &[Proxy], prefix: &str, deadline: Duration) -> Config {
     Config::default()
         .with_endpoints(proxies.iter().map(|proxy| format!("127.0.0.1:{}", port(proxy))))
         .with_prefix(prefix)
-        // One that stands still is waited for, and a law waits for many such calls; of three, each gets a third of it.
-        .with_request_timeout(Duration::from_secs(if proxies.len() == 1 { 2 } else { 9 }))
+        .with_request_timeout(deadline)
         .with_max_silence(Duration::from_secs(3))
         .with_bookmark_interval(Duration::from_millis(200))
 }
@@ -140,11 +153,11 @@ impl StoreHarness for Members {
     }
 
     async fn another(&self) -> Done<Arc<dyn StoreBackend>> {
-        Ok(Self::open(&self.others, "/runtide/"))
+        Ok(self.open(&self.others, "/runtide/"))
     }
 
     async fn foreign(&self) -> Done<Arc<dyn StoreBackend>> {
-        Ok(Self::open(&self.others, "/foreign/"))
+        Ok(self.open(&self.others, "/foreign/"))
     }
 
     fn largest(&self) -> usize {
@@ -171,7 +184,7 @@ impl StoreHarness for Members {
         for at in 0..cluster.len() {
             cluster.raw(at).await;
         }
-        *self.store.lock().unwrap() = Self::open(&self.clients, "/runtide/");
+        *self.store.lock().unwrap() = self.open(&self.clients, "/runtide/");
         Ok(())
     }
 

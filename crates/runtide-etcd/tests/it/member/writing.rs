@@ -1,6 +1,9 @@
 //! Effects of a write, and its outcome.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use runtide_core::{
     ErrorKind,
@@ -178,13 +181,19 @@ async fn a_member_that_takes_more_is_given_more() {
     assert!(!page.items.is_empty() && page.next.is_some());
 }
 
-/// Result of the call, which must make this number of requests.
+/// Time for which a call waits for a member before it sends the request again.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Result of the call, which must make this number of requests; more, if the member stood still.
 async fn costs<T>(cluster: &Cluster, requests: u64, call: impl Future<Output = runtide_core::Result<T>>) -> T {
     let counted =
         "grpc_server_started_total{grpc_method=\"Txn\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} ";
     let before = cluster.metric(counted).await;
+    let begin = Instant::now();
     let given = call.await.unwrap();
-    assert_eq!(cluster.metric(counted).await - before, requests);
+    let stood_still = begin.elapsed() >= PATIENCE;
+    let made = cluster.metric(counted).await - before;
+    assert!(made == requests || stood_still && made > requests, "{made} requests instead of {requests}");
     given
 }
 

@@ -8,23 +8,15 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use runtide_core::{Error, ErrorKind, InstanceId, Result, manager::LogLine};
 use runtide_engine::{
-    Absence, as_io,
+    Outages, as_io,
     output::{Decoder, Malformed, Origin, Piece, timestamp},
 };
-
-use tokio::time::Instant;
 
 use super::plan::{OPERATION, Plan};
 use crate::{client::EventLogger, ends::Ends, manager::container::Call};
 
 /// Pause before a follow is opened again that Podman ended though the run goes on: it does so at once while it is paused.
 const AGAIN: Duration = Duration::from_millis(250);
-
-/// Time within which a request that breaks off is one of [`FRUITLESS`] in a row, after which a follow ends with the error.
-const SOON: Duration = Duration::from_secs(5);
-
-/// See [`SOON`].
-const FRUITLESS: u32 = 4;
 
 /// Time after `until` for which lines from before it may still arrive.
 const LATE: Duration = Duration::from_secs(1);
@@ -44,10 +36,7 @@ pub(super) struct Reader {
     rest: Option<Rest>,
     /// The connection broke: the log is to be requested again.
     is_broken: bool,
-    absence: Absence,
-    /// Time of the last request, and the number of those in a row that broke off soon and without a line.
-    requested: Instant,
-    fruitless: u32,
+    outages: Outages,
     /// Lines before the tail that are still to be skipped.
     before_tail: u64,
     position: Position,
@@ -98,7 +87,7 @@ enum Step {
 
 impl Reader {
     pub(super) async fn open(client: crate::client::Client, id: InstanceId, plan: Plan) -> Result<Self> {
-        let follows = plan.follows;
+        let (follows, outages) = (plan.follows, Outages::new(client.config().max_silence));
         let mut reader = Self {
             client,
             id,
@@ -108,9 +97,7 @@ impl Reader {
             follows,
             rest: None,
             is_broken: false,
-            absence: Absence::default(),
-            requested: Instant::now(),
-            fruitless: 0,
+            outages,
             before_tail: 0,
             position: Position::default(),
             seen: 0,
@@ -166,28 +153,22 @@ impl Reader {
     }
 
     /// The next line, or a part of a long one; `None`: the output is read. A follow outlasts a connection that broke, and an absence
-    /// of the service for as long as [`Absence`] allows.
+    /// of the service for as long as [`Outages`] allows.
     pub(super) async fn line(&mut self) -> Result<Option<LogLine>> {
         loop {
             let resumed = if self.is_broken { self.resume().await } else { Ok(()) };
-            let read = match resumed {
-                Ok(()) => {
-                    let read = self.read_line().await;
-                    let is_soon = self.requested.elapsed() < SOON;
-                    self.fruitless = if read.is_err() && is_soon { self.fruitless + 1 } else { 0 };
-                    read
-                }
-                Err(error) => Err(error),
+            let (read, in_answer) = match resumed {
+                Ok(()) => (self.read_line().await, true),
+                Err(error) => (Err(error), false),
             };
             match read {
                 Ok(line) => {
-                    self.absence.is_over();
+                    self.outages.are_over();
                     return Ok(line);
                 }
-                Err(error) if self.plan.follows.is_some() && is_outage(&error) && self.fruitless < FRUITLESS => {
-                    tracing::debug!(%error, instance = %self.id, "a follow goes on after an outage");
+                Err(error) if self.plan.follows.is_some() => {
                     (self.response, self.ends, self.is_broken) = (None, None, true);
-                    self.absence.pause(Some(error)).await?;
+                    self.outages.outlast(error, in_answer).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -277,8 +258,8 @@ impl Reader {
         let since = self.position.second.max(self.plan.since);
         (self.seen, self.skip) = (self.position.frames, 0);
         self.request(follow, since, until).await?;
-        (self.is_broken, self.requested) = (false, Instant::now());
-        self.absence.is_over();
+        self.is_broken = false;
+        self.outages.answered();
         Ok(())
     }
 
@@ -382,11 +363,6 @@ impl Reader {
         }
         Some(LogLine::new(self.plan.source(source), self.at.filter(|_| self.plan.shows_time), bytes))
     }
-}
-
-/// An error of the connection, or of a service that is away.
-fn is_outage(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
 }
 
 /// Waits until this moment is past; without one, forever.

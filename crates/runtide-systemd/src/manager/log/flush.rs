@@ -5,8 +5,8 @@
 //!
 //! * By its own socket (`io.systemd.Journal.Synchronize`, systemd 246), which answers when all that was queued before
 //!   is written. Only root may use it, and only from a PID namespace that journald sees.
-//! * Else by the signal SIGRTMIN+1, through the manager. It is done when journald writes the time of it to a file. A
-//!   concurrent signal of another process may be taken for ours.
+//! * Else by the signal SIGRTMIN+1, through the manager. It is done when journald writes the time of it to a file, for
+//!   whichever client's signal: so it is done twice.
 //! * A caller that may do neither waits for a short fixed time.
 
 use std::{
@@ -84,15 +84,18 @@ async fn synchronize(socket: &Path) -> io::Result<()> {
     }
 }
 
+/// Has journald catch up twice: the first time may be one that began, for another client, before the call.
 async fn signal(client: &Client, operation: &'static str, noted: PathBuf) -> Result<()> {
     if client.config().scope == Scope::User {
         return Err(client.site(operation).error(ErrorKind::Unsupported, "journald is no unit of this manager"));
     }
     let read = async || tokio::fs::read(&noted).await.ok();
-    let before = read().await;
-    client.manager(operation, "KillUnit", &("systemd-journald.service", "main", SIGRTMIN_1)).await?;
-    while read().await == before {
-        tokio::time::sleep(POLL).await;
+    for _ in 0..2 {
+        let before = read().await;
+        client.manager(operation, "KillUnit", &("systemd-journald.service", "main", SIGRTMIN_1)).await?;
+        while read().await == before {
+            tokio::time::sleep(POLL).await;
+        }
     }
     Ok(())
 }

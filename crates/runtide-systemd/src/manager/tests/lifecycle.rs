@@ -26,13 +26,16 @@ async fn a_wait_returns_the_exit() {
 #[tokio::test]
 async fn a_wait_outlasts_reloads_and_sees_the_end_of_a_removed_unit() {
     let Some(fixture) = fixture("waitlong") else { return };
-    let id = fixture.started(shell("sleep 2; exit 4")).await;
+    let end = format!("vb-waitlong-{}-end", std::process::id());
+    let id = fixture.started(until_there(&end, 4)).await;
     let (exit, ()) = tokio::join!(within(fixture.verbs.wait(&id)), async {
         tokio::time::sleep(Duration::from_millis(200)).await;
         fixture.tell("Reload").await;
         fixture.tell("Reexecute").await;
+        std::fs::write(fixture.run(&end), "").unwrap();
     });
     assert_eq!(exit.unwrap(), Some(ExitStatus::code(4)));
+    std::fs::remove_file(fixture.run(&end)).unwrap();
     // That a wait has begun cannot be seen from outside: on a busy machine it may come after the removal.
     for begun in [200, 2_000, 20_000].map(Duration::from_millis) {
         let id = fixture.started(spec(&["sleep", "1000"])).await;
@@ -159,6 +162,31 @@ async fn attempts_are_counted_and_cleared_by_a_start() {
         } else {
             assert!(attempts >= 3, "{attempts} attempts");
         }
+    }
+    fixture.end().await;
+}
+
+/// systemd restarts a unit that failed: at the end of the start's job the next run may be under way.
+#[tokio::test]
+async fn a_start_reports_its_own_run_and_not_the_next() {
+    let Some(fixture) = fixture("own") else { return };
+    for n in 0..20 {
+        // The start of a program that fails before it is ready fails, for systemd; its second run never becomes ready.
+        let ran = format!("vb-own-{}-{n}", std::process::id());
+        let mut spec = shell(&format!("[ -e /run/{ran} ] && exec sleep 1000; touch /run/{ran}; exit 1"));
+        spec.native.insert("Type".into(), "notify".into());
+        spec.native.insert("RestartSec".into(), "0".into());
+        spec.restart = RestartPolicy::OnFailure { attempts: Some(3) };
+        let id = fixture.make(spec.clone()).await;
+        assert_eq!(fixture.verbs.start(&id).await.unwrap(), Effect::Changed);
+        assert!(fixture.run(&ran).exists(), "it ran");
+
+        spec.command = vec!["/no/such/program".to_owned()];
+        let id = fixture.make(spec).await;
+        let error = fixture.verbs.start(&id).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        let context: Vec<String> = error.context().iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert!(context.contains(&"exit=203".to_owned()), "{context:?}");
     }
     fixture.end().await;
 }

@@ -45,6 +45,9 @@ struct Fixture {
 
 static ALONE: Mutex<()> = Mutex::new(());
 
+/// No verb takes as long, on a machine as loaded as those of tests are.
+const LIMIT: Duration = Duration::from_secs(60);
+
 /// The fixture of one test; `name` is the prefix of its units.
 fn fixture(name: &'static str) -> Option<Fixture> {
     let Ok(address) = std::env::var("RUNTIDE_TEST_SYSTEMD") else {
@@ -53,7 +56,8 @@ fn fixture(name: &'static str) -> Option<Fixture> {
     };
     let root = PathBuf::from(std::env::var_os("RUNTIDE_TEST_SYSTEMD_ROOT").unwrap_or_else(|| "/".into()));
     let config = Config::system().with_address(address).with_root(root.clone()).with_selection(Selection::all());
-    let client = Client::new(config.with_job_deadline(Duration::from_secs(20))).unwrap();
+    let config = config.with_connect_deadline(LIMIT).with_deadline(LIMIT).with_job_deadline(LIMIT);
+    let client = Client::new(config).unwrap();
     Some(Fixture {
         verbs: Lifecycle::new(client.clone()),
         maker: Provision::new(client.clone()),
@@ -73,6 +77,11 @@ fn spec(words: &[&str]) -> InstanceSpec {
 
 fn shell(script: &str) -> InstanceSpec {
     spec(&["/bin/sh", "-c", script])
+}
+
+/// A shell that ends with this code when a file is in `/run`.
+fn until_there(file: &str, code: i32) -> InstanceSpec {
+    shell(&format!("while [ ! -e /run/{file} ]; do sleep 0.05; done; exit {code}"))
 }
 
 impl Fixture {
@@ -124,17 +133,24 @@ impl Fixture {
 
     /// Waits until a file in `/run` exists, and reads it.
     async fn content(&self, name: &str) -> String {
-        let path = self.root.join("run").join(name);
-        for _ in 0..2000 {
-            if let Ok(text) = std::fs::read_to_string(&path)
-                && !text.is_empty()
-            {
-                let _ = std::fs::remove_file(&path);
-                return text;
+        let path = self.run(name);
+        let written = async {
+            loop {
+                if let Ok(text) = std::fs::read_to_string(&path)
+                    && !text.is_empty()
+                {
+                    let _ = std::fs::remove_file(&path);
+                    return text;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        panic!("{name} was not written");
+        };
+        within(written).await
+    }
+
+    /// The path of a file in `/run`, as seen from here.
+    fn run(&self, name: &str) -> PathBuf {
+        self.root.join("run").join(name)
     }
 
     async fn end(self) {
@@ -153,5 +169,5 @@ fn kind<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorKind {
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), future).await.expect("in time")
+    tokio::time::timeout(LIMIT, future).await.expect("in time")
 }

@@ -103,12 +103,15 @@ async fn a_missing_program_does_not_start() {
     oneshot.native.insert("Type".into(), "oneshot".into());
     let id = fixture.started(oneshot).await;
     assert_eq!(within(fixture.verbs.wait(&id)).await.unwrap(), Some(ExitStatus::code(3)));
-    let mut long = shell("sleep 1; exit 2");
+    let end = format!("vb-exec-{}-end", std::process::id());
+    let mut long = until_there(&end, 2);
     long.native.insert("Type".into(), "oneshot".into());
     let id = fixture.started(long).await;
     assert!(fixture.seen(&id).await.is_up());
     assert_eq!(fixture.verbs.start(&id).await.unwrap(), Effect::Unchanged);
+    std::fs::write(fixture.run(&end), "").unwrap();
     assert_eq!(within(fixture.verbs.wait(&id)).await.unwrap(), Some(ExitStatus::code(2)));
+    std::fs::remove_file(fixture.run(&end)).unwrap();
     fixture.end().await;
 }
 
@@ -193,12 +196,15 @@ async fn a_scope_is_made_of_running_processes() {
     assert!(fixture.seen(&scope).await.is_up());
     assert_eq!(fixture.verbs.pause(&scope).await.unwrap(), Effect::Changed);
     assert_eq!(fixture.verbs.unpause(&scope).await.unwrap(), Effect::Changed);
+    // Held, so that a wait may begin after its end too: that it has begun cannot be seen from outside.
+    fixture.client.manager("test", "RefUnit", &(scope.as_str(),)).await.unwrap();
     let (end, killed) = tokio::join!(within(fixture.verbs.wait(&scope)), async {
         tokio::time::sleep(Duration::from_millis(200)).await;
         fixture.verbs.kill(&scope, UnixSignal::TERM).await
     });
     assert_eq!(end.unwrap(), None);
     killed.unwrap();
+    fixture.client.manager("test", "UnrefUnit", &(scope.as_str(),)).await.unwrap();
     let _ = fixture.verbs.remove(&scope, RemoveOptions::default()).await.unwrap();
     fixture.end().await;
 }

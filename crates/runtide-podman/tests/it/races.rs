@@ -1,0 +1,97 @@
+//! Verbs on a container whose state another client, or a restart policy, changes at the same moment.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use runtide_core::{
+    ErrorKind, InstanceId, RuntimeBackend, UnixSignal,
+    manager::{Effect, StopOptions},
+};
+
+use crate::scripted::{PODMAN, Reply, Service};
+
+fn inspection(status: &str, run: usize) -> Reply {
+    let started = format!("2026-11-30T15:21:{run:02}.000000000Z");
+    Reply::ok(format!(r#"{{"Id":"a1","Name":"web","State":{{"Status":"{status}","StartedAt":"{started}"}}}}"#))
+}
+
+fn improper(message: &str) -> Reply {
+    let body = format!(
+        r#"{{"cause":"container state improper","message":"{message}: container state improper","response":500}}"#
+    );
+    Reply::Whole(500, body)
+}
+
+/// Number of requests with this beginning.
+fn count(service: &Service, begin: &str) -> usize {
+    service.asked().iter().filter(|request| request.starts_with(begin)).count()
+}
+
+/// A service whose container begins `again` further runs while a stop is under way.
+fn restarted(again: usize) -> Service {
+    let stops = Arc::new(AtomicUsize::new(0));
+    Service::new(PODMAN, move |request| match request {
+        "GET /containers/a1/json" => inspection("running", stops.load(Ordering::SeqCst)),
+        _ if request.starts_with("POST /containers/a1/stop") => {
+            if stops.fetch_add(1, Ordering::SeqCst) < again {
+                improper("container a1 is running or paused, refusing to clean up")
+            } else {
+                Reply::Whole(204, String::new())
+            }
+        }
+        other => panic!("{other}"),
+    })
+}
+
+#[tokio::test]
+async fn a_stop_also_stops_the_run_that_began_meanwhile() {
+    for again in [1, 3] {
+        let service = restarted(again);
+        let backend = service.backend();
+        let stopped = backend.lifecycle().unwrap().stop(&InstanceId::from("a1"), StopOptions::default()).await;
+        assert_eq!(stopped.unwrap(), Effect::Changed);
+        assert_eq!(count(&service, "POST /containers/a1/stop"), again + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_stop_that_is_refused_for_the_same_run_is_not_repeated() {
+    let service = Service::new(PODMAN, |request| match request {
+        "GET /containers/a1/json" => inspection("running", 1),
+        _ => improper("container a1 is stuck"),
+    });
+    let backend = service.backend();
+    let error = backend.lifecycle().unwrap().stop(&InstanceId::from("a1"), StopOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert_eq!(count(&service, "POST /containers/a1/stop"), 1);
+}
+
+#[tokio::test]
+async fn a_state_that_forbids_a_verb_at_its_moment_is_a_conflict_whatever_an_inspection_shows() {
+    let id = InstanceId::from("a1");
+    for shown in ["running", "stopping"] {
+        let service = Service::new(PODMAN, move |request| match request {
+            "GET /containers/a1/json" => inspection(shown, 1),
+            _ => improper("\\\"stopping\\\" is not running, can't do it"),
+        });
+        let backend = service.backend();
+        let lifecycle = backend.lifecycle().unwrap();
+        let refusals = [
+            lifecycle.pause(&id).await.unwrap_err(),
+            lifecycle.kill(&id, UnixSignal::TERM).await.unwrap_err(),
+            lifecycle.restart(&id, StopOptions::default()).await.unwrap_err(),
+        ];
+        for error in refusals {
+            assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+            assert!(error.message().contains("is not running"), "{error}");
+        }
+    }
+    let service = Service::new(PODMAN, |request| match request {
+        "GET /containers/a1/json" => inspection("paused", 1),
+        _ => Reply::Whole(500, r#"{"message":"the disk is full","response":500}"#.to_owned()),
+    });
+    let error = service.backend().lifecycle().unwrap().unpause(&id).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unexpected, "another failure of the service is none: {error}");
+}
