@@ -142,7 +142,7 @@ fn unnamed(name: &str) -> Option<Command> {
 fn where_no_runtime_is_named_and_none_answers_a_script_runs_and_says_so() {
     for name in ["watch", "changes"] {
         let Some(mut command) = unnamed(name) else { return };
-        let output = command.args(["--for", "1s"]).output().unwrap();
+        let output = command.args(["--for", "5s"]).output().unwrap();
         let (said, notes) = (text(&output.stdout), text(&output.stderr));
         assert!(output.status.success() && notes.contains("in memory"), "{notes}");
         assert!(said.contains("shop-web-1"), "{said}");
@@ -178,9 +178,9 @@ fn a_runtime_that_was_named_is_never_replaced() {
     for (name, args) in [
         ("ps", &[][..]),
         ("logs", &["shop-web-1"]),
-        ("watch", &["--for", "1s"]),
-        ("changes", &["--for", "1s"]),
-        ("journal", &["--for", "1s", "--dir", journal.to_str().unwrap()]),
+        ("watch", &["--for", "60s"]),
+        ("changes", &["--for", "60s"]),
+        ("journal", &["--for", "60s", "--dir", journal.to_str().unwrap()]),
     ] {
         for (variable, value, names) in named {
             let mut command = example(name);
@@ -335,7 +335,7 @@ fn a_journal_that_was_killed_goes_on_and_reports_its_gap() {
     first.kill().unwrap();
     first.wait().unwrap();
 
-    let second = example("journal").args(args).args(["--for", "5s"]).output().unwrap();
+    let second = example("journal").args(args).args(["--for", "15s"]).output().unwrap();
     let (said, notes) = (text(&second.stdout), text(&second.stderr));
     assert!(second.status.success() && said.contains("gone"), "{said}{notes}");
     let anchor = notes.split_whitespace().find(|word| word.starts_with("runtide-anchor:")).expect(&notes).to_owned();

@@ -27,7 +27,7 @@ use runtide_conformance::daemon::Daemon;
 const KILLS: u32 = 5;
 
 /// The journal is at rest after this time without an event.
-const QUIET: Duration = Duration::from_secs(5);
+const QUIET: Duration = Duration::from_secs(15);
 
 /// The rows of `docker ps -a`: ids, and states by our names.
 type Rows = BTreeMap<String, String>;

@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use crate::cli::{example, refused, text};
 
 /// Bound of each wait.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 #[test]
 fn what_cannot_be_started_is_refused_before_anything_is_created() {

@@ -223,7 +223,7 @@ fn a_file_whose_name_is_no_text_makes_the_listing_partial_and_is_named() {
     fs::write(folder.path().join("web"), "running").unwrap();
     fs::write(folder.path().join(OsStr::from_bytes(b"caf\xe9")), "running").unwrap();
     let folder = folder.path().to_str().unwrap();
-    let output = run("custom_backend", &["--folder", folder, "--for", "1s"]);
+    let output = run("custom_backend", &["--folder", folder, "--for", "5s"]);
     let (said, notes) = (text(&output.stdout), text(&output.stderr));
     assert!(said.contains("web"), "{said}");
     assert!(notes.contains("not shown: caf"), "it is not left out in silence: {notes}");

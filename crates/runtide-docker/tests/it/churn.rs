@@ -248,8 +248,8 @@ async fn churn_with_a_daemon_that_is_killed_five_times() {
     clean_up(&daemon).await;
 }
 
-/// Time, in nanoseconds, by which a busy daemon prints the message of an end that its listing has.
-const PRINTED_WITHIN: u64 = 2_000_000_000;
+/// Time, in nanoseconds, by which a daemon prints the message of an end that its listing has: a busy machine takes seconds.
+const PRINTED_WITHIN: u64 = 60_000_000_000;
 
 /// Checks that every event outside the gaps was delivered once, as the daemon printed it. Returns their number.
 fn verdict(heard: &Heard, reference: &BTreeSet<Printed>, what: &str) -> usize {

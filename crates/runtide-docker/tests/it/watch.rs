@@ -55,7 +55,7 @@ async fn watched(fake: &Fake) -> (DockerBackend, EventStream) {
 
 /// A watch that proves its link soon.
 async fn proving_its_link(fake: &Fake) -> (DockerBackend, EventStream) {
-    listed(DockerBackend::new(fake.config().with_max_silence(Duration::from_millis(600))).unwrap()).await
+    listed(DockerBackend::new(fake.config().with_max_silence(Duration::from_secs(6))).unwrap()).await
 }
 
 /// A watch behind its first listing.
@@ -536,7 +536,7 @@ async fn an_absent_a_stalled_and_a_closed_one_have_different_errors() {
     let error = runtide_docker::DockerBackend::new(missing).unwrap().connect().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 
-    let hasty = runtide_docker::DockerBackend::new(fake.config().with_deadline(Duration::from_secs(3))).unwrap();
+    let hasty = runtide_docker::DockerBackend::new(fake.config().with_deadline(Duration::from_secs(15))).unwrap();
     fake.state().stalled = true;
     assert_eq!(hasty.connect().await.unwrap_err().kind(), ErrorKind::Timeout);
     fake.state().stalled = false;

@@ -113,7 +113,7 @@ impl PodmanHarness {
     /// Removes the objects of this test, and those that earlier tests left, and returns when they are gone: a removal that
     /// is still under way would be an event of the next test.
     async fn clear(&self) {
-        for _ in 0..20 {
+        for _ in 0..240 {
             if self.clear_once().await == 0 {
                 return;
             }
@@ -161,7 +161,7 @@ impl PodmanHarness {
     /// On a loaded machine runc may find no moment in which all processes are frozen, and gives up.
     async fn pause(&self, id: &InstanceId) -> Done<()> {
         let path = format!("/containers/{id}/pause");
-        for _ in 0..20 {
+        for _ in 0..200 {
             match self.daemon.ask("POST", &path, &Value::Null).await {
                 Err(error) if error.contains("runc pause") => tokio::time::sleep(Duration::from_millis(100)).await,
                 answer => return done(answer.map(drop)),
@@ -195,7 +195,7 @@ impl PodmanHarness {
 
     /// Every container. Podman 4 answers 500 while one of them is between its end and its network's.
     async fn listed(&self) -> Result<Value, String> {
-        for _ in 0..100 {
+        for _ in 0..600 {
             match self.daemon.ask("GET", "/containers/json?all=true", &Value::Null).await {
                 Err(error) if error.contains("joining network namespace") => {
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -440,9 +440,7 @@ impl Harness for PodmanHarness {
     }
 
     async fn facts(&self) -> Done<Vec<Fact>> {
-        // Podman looks into its log four times a second.
-        tokio::time::sleep(Duration::from_millis(800)).await;
-        Ok(self.observer.facts())
+        done(self.observer.facts().await)
     }
 
     fn burst_size(&self) -> usize {

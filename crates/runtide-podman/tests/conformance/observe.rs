@@ -11,43 +11,65 @@ use tokio::task::JoinHandle;
 
 use runtide_conformance::daemon::Daemon;
 
+/// Longest time that the observer's own connection may lag behind the log of events.
+const LAG: Duration = Duration::from_secs(60);
+
 /// Reads the daemon's events on its own connection.
 pub(crate) struct Observer {
-    facts: Arc<Mutex<Vec<Fact>>>,
+    daemon: Daemon,
+    seen: Arc<Mutex<Seen>>,
     reading: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    facts: Vec<Fact>,
+    /// Time of the newest event, of any kind, in nanoseconds since 1970.
+    newest: u128,
 }
 
 impl Observer {
     pub(crate) fn start(daemon: Daemon) -> Self {
-        let facts = Arc::<Mutex<Vec<Fact>>>::default();
-        let sink = Arc::clone(&facts);
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
+        let seen = Arc::new(Mutex::new(Seen { facts: Vec::new(), newest: now }));
+        let (source, sink) = (daemon.clone(), Arc::clone(&seen));
         let reading = tokio::spawn(async move {
-            let now = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
-            let mut last = now;
             // A stream that goes over the log's replacement repeats what the new file still has.
-            let mut seen = HashSet::new();
+            let mut known = HashSet::new();
             loop {
-                let mut newest = last;
-                let since = stamp(last);
+                let since = stamp(sink.lock().unwrap().newest);
                 // The daemon may be down; it replays the events since then once it is back.
-                let _ = daemon
+                let _ = source
                     .events(&since, |event| {
-                        newest = newest.max(event["timeNano"].as_u64().map_or(0, u128::from));
+                        let mut seen = sink.lock().unwrap();
+                        seen.newest = seen.newest.max(at(&event));
                         let key = [&event["Actor"]["ID"], &event["Action"], &event["timeNano"]].map(Value::to_string);
-                        if seen.insert(key) {
-                            sink.lock().unwrap().extend(fact(&event));
+                        if known.insert(key) {
+                            seen.facts.extend(fact(&event));
                         }
                     })
                     .await;
-                last = newest;
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         });
-        Self { facts, reading }
+        Self { daemon, seen, reading }
     }
 
-    pub(crate) fn facts(&self) -> Vec<Fact> {
-        self.facts.lock().unwrap().clone()
+    /// The facts up to now: those that are in the log when this is called. Podman looks into it for its streams four times a second, on a
+    /// busy machine more rarely.
+    pub(crate) async fn facts(&self) -> Result<Vec<Fact>, String> {
+        let mut logged = 0;
+        let since = format!("{}&stream=false", stamp(self.seen.lock().unwrap().newest));
+        let past = self.daemon.events(&since, |event| logged = logged.max(at(&event)));
+        // A daemon that is down says nothing.
+        let _ = tokio::time::timeout(LAG, past).await.map_err(|_| "the past events do not end".to_owned())?;
+        let caught_up = async {
+            while self.seen.lock().unwrap().newest < logged {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(LAG, caught_up).await.map_err(|_| "the observer does not catch up".to_owned())?;
+        Ok(self.seen.lock().unwrap().facts.clone())
     }
 }
 
@@ -61,6 +83,11 @@ impl Drop for Observer {
 fn stamp(nanos: u128) -> String {
     let nanos = i128::try_from(nanos).unwrap_or(i128::MAX);
     jiff::Timestamp::from_nanosecond(nanos).unwrap_or_default().to_string()
+}
+
+/// Time of an event, in nanoseconds since 1970.
+fn at(event: &Value) -> u128 {
+    event["timeNano"].as_u64().map_or(0, u128::from)
 }
 
 fn fact(event: &Value) -> Option<Fact> {

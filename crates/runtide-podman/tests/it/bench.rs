@@ -118,7 +118,7 @@ impl Bench {
 
     /// Until the container's own script has come to a point: it prints a word there.
     pub(crate) async fn says(&self, id: &InstanceId, word: &str) {
-        for _ in 0..600 {
+        for _ in 0..3_000 {
             let output = self.raw("GET", &format!("/containers/{id}/logs?stdout=true&stderr=true")).unwrap();
             if output.windows(word.len()).any(|window| window == word.as_bytes()) {
                 return;

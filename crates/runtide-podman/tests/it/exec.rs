@@ -279,7 +279,8 @@ async fn a_connection_that_is_cut_is_an_error_and_no_end() {
     let script = "while [ ! -e /tmp/go ]; do echo line; sleep 0.1; done; exit 6";
     let session = backend.exec().unwrap().exec(&id, argv(&["sh", "-c", script])).await.unwrap();
     let ExecSession { mut output, control, .. } = session;
-    assert_eq!(output.next().await.unwrap().unwrap().bytes, "line\n");
+    // One read may have several of the lines.
+    assert!(output.next().await.unwrap().unwrap().bytes.starts_with(b"line\n"));
     proxy.sever();
     let end = loop {
         match tokio::time::timeout(LIMIT, output.next()).await.expect("it does not hang") {

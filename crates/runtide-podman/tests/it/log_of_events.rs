@@ -21,7 +21,7 @@ const FILE: &str = r#"{"host":{"eventLogger":"file"}}"#;
 const ALONE: &str = r#","podId":"""#;
 
 /// A time in which any request is answered, also here, and that a test can wait for.
-const DEADLINE: Duration = Duration::from_secs(3);
+const DEADLINE: Duration = Duration::from_secs(8);
 
 /// The changes up to the first one that satisfies `is_last`, as lines; `say` is notified whenever the rows are complete.
 async fn lines(backend: &PodmanBackend, say: &Notify, is_last: impl Fn(&str) -> bool) -> Vec<String> {
@@ -136,7 +136,7 @@ async fn an_inspection_that_does_not_answer_holds_the_messages_no_longer_than_th
         _ if request.starts_with("GET /containers/json") => Reply::ok("[]"),
         other => panic!("{other}"),
     });
-    let backend = PodmanBackend::new(service.config().with_max_silence(Duration::from_secs(6))).unwrap();
+    let backend = PodmanBackend::new(service.config().with_max_silence(Duration::from_secs(12))).unwrap();
     let seen = lines(&backend, &say, |line| line.contains("is created")).await;
     assert!(seen.iter().all(|line| !line.starts_with('!')), "the link is up: {seen:#?}");
 }
@@ -152,7 +152,7 @@ async fn a_service_without_events_is_listed_more_often_than_it_may_be_silent() {
         }
         other => panic!("{other}"),
     });
-    let config = service.config().with_max_silence(Duration::from_secs(4)).with_poll_interval(DEADLINE * 20);
+    let config = service.config().with_max_silence(Duration::from_secs(10)).with_poll_interval(DEADLINE * 20);
     let backend = PodmanBackend::new(config).unwrap();
     let seen = lines(&backend, &Notify::new(), |line| line.contains("stopped")).await;
     assert!(seen.iter().all(|line| !line.starts_with('!')), "the link is up: {seen:#?}");
@@ -243,7 +243,7 @@ async fn a_silent_stream_is_kept_where_the_log_cannot_be_read_in_time() {
         }
         other => panic!("{other}"),
     });
-    let config = service.config().with_deadline(DEADLINE).with_max_silence(Duration::from_secs(8));
+    let config = service.config().with_deadline(DEADLINE).with_max_silence(Duration::from_secs(20));
     let backend = PodmanBackend::new(config).unwrap();
     let seen = lines(&backend, &Notify::new(), |line| line.contains("stopped")).await;
     assert!(listed.load(Ordering::SeqCst) >= 2, "{:?}", service.asked());
@@ -391,7 +391,7 @@ async fn an_unreadable_message_costs_one_resync_and_not_one_for_each_proof_of_th
             _ if request.starts_with("GET /containers/json") => Reply::ok(format!("[{}]", item("a1", "running"))),
             other => panic!("{other}"),
         });
-        let config = service.config().with_max_silence(Duration::from_millis(800));
+        let config = service.config().with_max_silence(Duration::from_secs(5));
         let backend = PodmanBackend::new(config).unwrap();
         let seen = lines(&backend, &Notify::new(), |line| line.contains("stopped")).await;
         let resyncs = seen.iter().filter(|line| line.starts_with('=')).count();

@@ -75,7 +75,7 @@ async fn a_stop_by_the_callers_signal_ends_the_run() {
     let id = bench.run("trap", "trap 'exit 5' USR1; echo up; sleep 1000 & wait").await;
     prints(&bench, &id, "up").await;
     let options =
-        StopOptions::default().with_signal("USR1".parse().ok()).with_timeout(Some(std::time::Duration::from_secs(20)));
+        StopOptions::default().with_signal("USR1".parse().ok()).with_timeout(Some(std::time::Duration::from_secs(120)));
     assert_eq!(bench.lifecycle().stop(&id, options).await.unwrap(), Effect::Changed);
     assert_eq!(bench.lifecycle().wait(&id).await.unwrap().map(|exit| exit.end), Some(ExitStatus::code(5).end));
     bench.clear().await;
@@ -124,7 +124,9 @@ async fn what_depends_on_something_missing_is_refused_before_it_is_created() {
 async fn a_restart_without_a_timeout_leaves_the_container_its_own() {
     let Some(bench) = Bench::new("restart-grace").await else { return };
     let command = "trap 'echo ended in time; exit 0' TERM; echo up; while :; do sleep 0.1; done";
-    let id = bench.run("trap", command).await;
+    let spec = bench.spec("trap", command).with_stop_timeout(std::time::Duration::from_secs(120));
+    let id = bench.provision().create(&spec).await.unwrap();
+    bench.lifecycle().start(&id).await.unwrap();
     prints(&bench, &id, "up").await;
     bench.lifecycle().restart(&id, StopOptions::default()).await.unwrap();
     let (out, _) = read(&bench, &id, LogOptions::default()).await;
@@ -135,6 +137,7 @@ async fn a_restart_without_a_timeout_leaves_the_container_its_own() {
 async fn a_follow_ends_at_its_time_though_the_container_runs_on() {
     let Some(bench) = Bench::new("until").await else { return };
     let id = bench.run("talk", "while :; do echo line; sleep 0.2; done").await;
+    prints(&bench, &id, "line").await;
     let until = std::time::SystemTime::now() + std::time::Duration::from_secs(2);
     let options = LogOptions::default().with_follow().with_until(Some(until));
     let (out, _) = tokio::time::timeout(std::time::Duration::from_secs(60), read(&bench, &id, options)).await.unwrap();

@@ -91,7 +91,7 @@ async fn a_network_shows_its_members_running_or_not_and_is_kept_for_them() {
     let in_it = |name: &str, script: &str| bench.spec(name, script).with_networks([spec(&bench, "lan").name.as_str()]);
     let create = async |spec| bench.provision().create(&spec).await.unwrap();
     let (runs, created, ended) = (
-        create(in_it("runs", "sleep 60")).await,
+        create(in_it("runs", "sleep 600")).await,
         create(in_it("created", "true")).await,
         create(in_it("ended", "true")).await,
     );
@@ -99,12 +99,12 @@ async fn a_network_shows_its_members_running_or_not_and_is_kept_for_them() {
         bench.lifecycle().start(id).await.unwrap();
     }
     bench.lifecycle().wait(&ended).await.unwrap();
-    let _elsewhere = bench.run("elsewhere", "sleep 60").await;
+    let _elsewhere = bench.run("elsewhere", "sleep 600").await;
     let pod = format!("{}-pod", bench.prefix);
     let body =
         serde_json::json!({ "name": pod, "netns": {"nsmode": "bridge"}, "networks": { spec(&bench, "lan").name: {} } });
     bench.daemon().ask("POST", "/pods/create", &body).await.unwrap();
-    let in_pod = create(bench.spec("in-pod", "sleep 60").with_native([("pod", pod.as_str())])).await;
+    let in_pod = create(bench.spec("in-pod", "sleep 600").with_native([("pod", pod.as_str())])).await;
 
     let mut members = [runs.clone(), created.clone(), ended.clone(), in_pod.clone()];
     members.sort();
@@ -158,7 +158,7 @@ async fn a_container_is_connected_under_further_names_and_at_an_address() {
     let networks = bench.networks();
     let id = networks.create(&spec(&bench, "lan").with_subnet(range(3).as_str())).await.unwrap();
     // One of the default network's.
-    let joined = |name: &str| bench.spec(name, "sleep 100").with_networks([NetworkAttachment::new("podman")]);
+    let joined = |name: &str| bench.spec(name, "sleep 600").with_networks([NetworkAttachment::new("podman")]);
     let run = async |name| {
         let id = bench.provision().create(&joined(name)).await.unwrap();
         bench.lifecycle().start(&id).await.unwrap();
@@ -218,7 +218,7 @@ async fn a_container_whose_networks_cannot_change_is_refused_and_left_as_it_was(
     let Some(bench) = Bench::new("net-mode").await else { return };
     let networks = bench.networks();
     let id = networks.create(&spec(&bench, "lan")).await.unwrap();
-    let of_mode = |name: &str, mode: &str| bench.spec(name, "sleep 100").with_networks([mode]);
+    let of_mode = |name: &str, mode: &str| bench.spec(name, "sleep 600").with_networks([mode]);
     let alone = bench.provision().create(&of_mode("none", "none")).await.unwrap();
     let error = networks.connect(&id, &alone, ConnectOptions::default()).await.unwrap_err();
     assert_eq!((error.kind(), error.fact("feature")), (ErrorKind::Unsupported, Some("networks_connect")), "{error}");

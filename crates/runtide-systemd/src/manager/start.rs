@@ -40,7 +40,7 @@ pub(super) async fn begin(call: Call<'_>, jobs: &mut Jobs<'_>, before: &Seen) ->
             first_end = Some(seen);
         }
     };
-    let end = changes.during(end_of(call, jobs, &job, before), &mut hear).await?;
+    let end = changes.during(Box::pin(end_of(call, jobs, &job, before)), &mut hear).await?;
     if end.is("failed") {
         changes.during(jobs.catch_up(), &mut hear).await;
     }

@@ -97,8 +97,11 @@ impl Machine {
 
     /// Calls the manager as a separate program would; returns its answer in the format of busctl.
     pub fn busctl(&self, arguments: &[&str]) -> String {
-        let output =
-            Command::new("busctl").arg(format!("--address={}", self.address)).args(arguments).output().unwrap();
+        let output = Command::new("busctl")
+            .args([&format!("--address={}", self.address), "--timeout=60"])
+            .args(arguments)
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }

@@ -17,7 +17,7 @@ use runtide_conformance::daemon::Daemon;
 const PREFIX: &str = "rt-killed-";
 
 /// Deadline of any daemon's work.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Interval of the polls of `wait_for_more`.
 const TICK: Duration = Duration::from_millis(5);

@@ -14,7 +14,7 @@ use std::{
 use runtide_core::{RuntimeEvent, wal::Anchor};
 
 /// Deadline of any step.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 const SIGKILL: i32 = 9;
 

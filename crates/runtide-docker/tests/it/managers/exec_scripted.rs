@@ -341,7 +341,7 @@ async fn a_process_that_runs_is_returned_whatever_becomes_of_its_terminals_size(
             "POST /exec/e1/start" if inner.bytes.is_empty() => Reply::empty(),
             _ => inner.reply(request),
         })
-        .with_deadline(Duration::from_secs(4));
+        .with_deadline(Duration::from_secs(15));
         exec(&fake).exec(&id(), argv(&["sh"]).with_tty(size(80, 24))).await.unwrap();
         let detached = script.clone();
         let fake = Fake::new(move |request| match request {
@@ -349,7 +349,7 @@ async fn a_process_that_runs_is_returned_whatever_becomes_of_its_terminals_size(
             "POST /exec/e1/start" => Reply::empty(),
             _ => detached.reply(request),
         })
-        .with_deadline(Duration::from_secs(4));
+        .with_deadline(Duration::from_secs(15));
         exec(&fake).exec_detached(&id(), argv(&["sh"]).with_tty(size(80, 24))).await.unwrap();
     }
 }

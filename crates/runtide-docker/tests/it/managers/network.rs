@@ -72,11 +72,11 @@ async fn a_network_is_shown_with_its_gateway_and_its_members_running_or_not() {
     let wanted = spec(&bench, "lan").with_subnet(Subnet::new(range(2)).with_gateway(ip("10.213.2.254")));
     let id = bench.networks().create(&wanted).await.unwrap();
     let in_it = |name: &str, script: &str| bench.spec(name, script).with_networks([id.clone()]);
-    let runs = bench.run_spec(&in_it("runs", "exec sleep 60")).await;
+    let runs = bench.run_spec(&in_it("runs", "exec sleep 600")).await;
     let created = bench.provision().create(&in_it("created", "exit 0")).await.unwrap();
     let ended = bench.run_spec(&in_it("ended", "exit 0")).await;
     bench.lifecycle().wait(&ended).await.unwrap();
-    bench.run("elsewhere", "exec sleep 60").await;
+    bench.run("elsewhere", "exec sleep 600").await;
 
     let mut members = [runs.clone(), created.clone(), ended.clone()];
     members.sort();
@@ -145,7 +145,7 @@ async fn a_container_is_connected_under_further_names_and_at_an_address() {
     let Some(bench) = Bench::new("net-connect").await else { return };
     let networks = bench.networks();
     let id = networks.create(&spec(&bench, "lan").with_subnet(range(3).as_str())).await.unwrap();
-    let (server, idle) = (bench.run("server", "exec sleep 60").await, bench.create("idle", "exec sleep 60").await);
+    let (server, idle) = (bench.run("server", "exec sleep 600").await, bench.create("idle", "exec sleep 600").await);
     let at = |address: &str| ConnectOptions::default().with_address(Some(ip(address)));
     let as_db = at("10.213.3.7").with_aliases(["db".to_owned(), "db.internal".to_owned()]);
     for (container, options, address) in [(&server, as_db, "10.213.3.7"), (&idle, at("10.213.3.8"), "10.213.3.8")] {
@@ -160,12 +160,12 @@ async fn a_container_is_connected_under_further_names_and_at_an_address() {
         assert_eq!(connect(at("10.213.3.99")).await.unwrap_err().kind(), ErrorKind::Conflict);
     }
     // The names resolve for another member.
-    let client = bench.spec("client", "for name in db db.internal; do ping -c 1 -W 5 $name || exit 1; done");
+    let client = bench.spec("client", "for name in db db.internal; do ping -c 1 -W 60 $name || exit 1; done");
     let client = bench.run_spec(&client.with_networks([id.clone()])).await;
     let exit = bench.lifecycle().wait(&client).await.unwrap().unwrap();
     assert_eq!(exit.end, runtide_core::ExitStatus::code(0).end);
 
-    let other = bench.run("other", "exec sleep 60").await;
+    let other = bench.run("other", "exec sleep 600").await;
     let refused = async |options| networks.connect(&id, &other, options).await.unwrap_err().kind();
     assert_eq!(refused(at("10.213.3.7")).await, ErrorKind::Conflict, "the address is taken");
     assert_eq!(refused(at("10.213.3.1")).await, ErrorKind::Conflict, "the address is the gateway's");
@@ -208,7 +208,7 @@ async fn a_container_is_created_in_its_networks_with_names_and_addresses() {
         NetworkAttachment::new(front.clone()).with_aliases(["web"]).with_address(ip("10.213.5.7")),
         NetworkAttachment::new(back.clone()).with_aliases(["db"]).with_address(ip("fd00:213:6::7")),
     ];
-    let id = bench.run_spec(&bench.spec("a", "exec sleep 60").with_networks(joined)).await;
+    let id = bench.run_spec(&bench.spec("a", "exec sleep 600").with_networks(joined)).await;
     let seen = bench.inspect(&id)["NetworkSettings"]["Networks"].clone();
     let (front_name, back_name) = (spec(&bench, "front").name, spec(&bench, "back").name);
     assert_eq!(seen.as_object().unwrap().len(), 2, "{seen}");

@@ -80,7 +80,7 @@ async fn every_field_of_a_spec_reaches_the_container() {
 #[tokio::test]
 async fn a_published_port_0_is_picked_by_the_daemon() {
     let Some(bench) = Bench::new("port").await else { return };
-    let mut spec = bench.spec("a", "exec sleep 60");
+    let mut spec = bench.spec("a", "exec sleep 600");
     spec.ports =
         vec![Port::new(NonZeroU16::new(80).unwrap(), Protocol::Tcp).published_at("127.0.0.1:0".parse().unwrap())];
     let id = bench.run_spec(&spec).await;

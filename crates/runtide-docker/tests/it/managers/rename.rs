@@ -7,7 +7,7 @@ use super::bench::Bench;
 #[tokio::test]
 async fn a_container_is_renamed_running_or_not() {
     let Some(bench) = Bench::new("rename").await else { return };
-    let (idle, runs) = (bench.create("idle", "exit 0").await, bench.run("runs", "exec sleep 60").await);
+    let (idle, runs) = (bench.create("idle", "exit 0").await, bench.run("runs", "exec sleep 600").await);
     let verbs = bench.lifecycle();
     for (id, before) in [(&idle, "idle"), (&runs, "runs")] {
         let (before, after) = (format!("{}-{before}", bench.prefix), format!("{}-{before}-2", bench.prefix));

@@ -186,7 +186,7 @@ async fn an_unfinished_creation_is_undone() {
     assert_eq!(error.kind(), ErrorKind::Unexpected);
     fake.sees("DELETE /containers/made1?").await;
 
-    let stalls = second_network(|| Reply::Stall).with_deadline(Duration::from_secs(5));
+    let stalls = second_network(|| Reply::Stall).with_deadline(Duration::from_secs(10));
     let error = stalls.backend.provision().unwrap().create(&two_networks()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     stalls.sees("DELETE /containers/made1?").await;

@@ -80,7 +80,7 @@ async fn a_helper_is_found_by_its_labels_and_mounts_nothing_else() {
 #[tokio::test]
 async fn a_daemon_that_stalls_is_a_timeout_and_what_it_made_is_removed() {
     // The other calls are answered within it, on a busy machine too.
-    let deadline = Duration::from_secs(3);
+    let deadline = Duration::from_secs(10);
     let fake = with_archive(|_| Reply::Open(vec![0; 512])).with_deadline(deadline);
     let mut export = fake.backend.volumes().unwrap().export(&"v".into()).await.unwrap();
     let error = export.read_to_end(&mut Vec::new()).await.unwrap_err();
@@ -144,7 +144,7 @@ async fn a_helper_whose_create_is_answered_after_the_caller_gave_up_is_removed()
     gate.notify_one();
     fake.sees("DELETE /containers/h1?force=1&v=1").await;
 
-    let fake = late(&gate, &is_there, made).with_deadline(Duration::from_secs(3));
+    let fake = late(&gate, &is_there, made).with_deadline(Duration::from_secs(10));
     is_there.store(false, Ordering::SeqCst);
     let error = fake.backend.volumes().unwrap().export(&"v".into()).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");

@@ -109,7 +109,7 @@ async fn a_build_that_fails_says_why() {
 async fn a_build_that_is_dropped_ends_with_its_step() {
     let Some(bench) = Bench::new("build-dropped").await else { return };
     let word = format!("word-of-{}", bench.prefix);
-    let dockerfile = format!("FROM {}\nRUN echo begun; sleep 5; echo {word}\nRUN echo later\n", Bench::image());
+    let dockerfile = format!("FROM {}\nRUN echo begun; sleep 20; echo {word}\nRUN echo later\n", Bench::image());
     let context = BuildContext::Tar(tar_of(&[("Dockerfile", &dockerfile)]));
     let name = ImageRef::from(format!("localhost/{}:1", bench.prefix));
     let mut stream =

@@ -81,6 +81,22 @@ impl Fixture {
         self.logs().logs(id, options).await.unwrap().map(Result::unwrap).collect().await
     }
 
+    /// A unit that printed the lines 1 to 5 and ended. journald gives lines that it reads together the same time: each
+    /// was printed when the one before was in the journal.
+    async fn five_lines(&self) -> InstanceId {
+        let gate = Gate::of(self);
+        let script = format!("for i in 1 2 3 4 5; do echo $i; {}; {}; done", gate.passed(), gate.close());
+        let id = self.start(&script, vec![]).await;
+        for line in 1..=5 {
+            while self.read(&id, LogOptions::default()).await.len() < line {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            gate.open();
+        }
+        self.ended(&id).await;
+        id
+    }
+
     async fn text(&self, id: &InstanceId, options: LogOptions) -> String {
         text(&self.read(id, options).await)
     }
@@ -124,8 +140,7 @@ async fn the_output_is_complete_when_the_unit_ended() {
 #[tokio::test]
 async fn tails_and_times_are_exact() {
     let Some(fixture) = Fixture::find() else { return };
-    let id = fixture.start("for i in 1 2 3 4 5; do echo $i; sleep 0.02; done", vec![]).await;
-    fixture.ended(&id).await;
+    let id = fixture.five_lines().await;
     let lines = fixture.read(&id, LogOptions::default().with_timestamps()).await;
     assert_eq!(text(&lines), "1\n2\n3\n4\n5\n");
     let all = LogOptions::default;
@@ -523,8 +538,7 @@ async fn each_of_two_runs_is_read_alone() {
 #[tokio::test]
 async fn times_hold_behind_a_cursor_and_tails_are_refused() {
     let Some(fixture) = Fixture::find() else { return };
-    let id = fixture.start("for i in 1 2 3 4 5; do echo $i; sleep 0.02; done", vec![]).await;
-    fixture.ended(&id).await;
+    let id = fixture.five_lines().await;
     let timed = LogOptions::default().with_timestamps();
     let all = fixture.journal(&id, JournaldOptions::default().with_logs(timed)).await;
     let time = |n: usize| all[n].line.at.unwrap();
