@@ -8,8 +8,8 @@ use runtide_core::{
 };
 use runtide_engine::Request;
 
-use super::container::Call;
-use crate::client::is_answer;
+use super::container::{Call, Container};
+use crate::client::{is_answer, is_status};
 
 /// Shortest and longest pause between two inspections while another client's removal goes on.
 const POLL_AFTER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
@@ -19,11 +19,18 @@ const ATTEMPTS: u32 = 5;
 
 pub(super) async fn remove(call: Call<'_>, options: &RemoveOptions) -> Result<Effect> {
     let (mut pause, mut attempts) = (POLL_AFTER.0, 0);
-    let Some(mut container) = call.inspect_if_present().await? else { return Ok(Effect::Unchanged) };
-    let id = container.id_or(call.id).to_owned();
+    let mut seen = inspect(call).await?;
+    let id = match &seen {
+        Seen::Gone => return Ok(Effect::Unchanged),
+        Seen::Here(container) => container.id_or(call.id).to_owned(),
+        Seen::Hidden => call.id.to_owned(),
+    };
     let call = Call { id: &id, ..call };
     loop {
-        if container.state.is_alive() && !options.kill {
+        if let Seen::Here(container) = &seen
+            && container.state.is_alive()
+            && !options.kill
+        {
             let message = "the container runs, and the options do not ask to kill it";
             let error = call.error(ErrorKind::Conflict, message).with_context("state", &container.state.status);
             return Err(container.named(error));
@@ -42,12 +49,37 @@ pub(super) async fn remove(call: Call<'_>, options: &RemoveOptions) -> Result<Ef
         // Refused though the state allows it: another client is removing it, or it ended or started this moment. Podman has no
         // status for that, so a few repetitions tell it from a refusal that stays.
         attempts += 1;
-        container = match call.inspect_if_present().await? {
-            None => return Ok(Effect::Unchanged),
-            Some(now) if now.state.status != "removing" && attempts >= ATTEMPTS => return Err(now.named(refusal)),
-            Some(now) => now,
-        };
+        seen = inspect(call).await?;
+        match &seen {
+            Seen::Gone => return Ok(Effect::Unchanged),
+            Seen::Here(now) if now.state.status != "removing" && attempts >= ATTEMPTS => return Err(now.named(refusal)),
+            Seen::Hidden if attempts >= ATTEMPTS => return Err(refusal),
+            Seen::Here(_) | Seen::Hidden => {}
+        }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(POLL_AFTER.1);
     }
+}
+
+/// Result of an inspection.
+enum Seen {
+    Here(Box<Container>),
+    /// The service refuses to inspect it: it was killed while it removed the container (trap P16). It removes it, and refuses that of one
+    /// that runs.
+    Hidden,
+    Gone,
+}
+
+async fn inspect(call: Call<'_>) -> Result<Seen> {
+    match call.inspect_if_present().await {
+        Ok(Some(container)) => Ok(Seen::Here(Box::new(container))),
+        Ok(None) => Ok(Seen::Gone),
+        // Only a whole id is certain to be this container's: anything shorter may be the beginning of another one's.
+        Err(refusal) if is_status(&refusal, "500") && is_whole_id(call.id) => Ok(Seen::Hidden),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+fn is_whole_id(id: &str) -> bool {
+    id.len() == 64 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

@@ -7,7 +7,7 @@ use std::sync::{
 
 use runtide_core::{
     ErrorKind, InstanceId, RuntimeBackend, UnixSignal,
-    manager::{Effect, StopOptions},
+    manager::{Effect, RemoveOptions, StopOptions},
 };
 
 use crate::scripted::{PODMAN, Reply, Service};
@@ -94,4 +94,26 @@ async fn a_state_that_forbids_a_verb_at_its_moment_is_a_conflict_whatever_an_ins
     });
     let error = service.backend().lifecycle().unwrap().unpause(&id).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unexpected, "another failure of the service is none: {error}");
+}
+
+/// A service that was killed while it removed a container lists it and cannot inspect it; it removes it all the same.
+#[tokio::test]
+async fn a_container_that_cannot_be_inspected_can_be_removed_by_its_whole_id() {
+    const HIDDEN: &str = r#"{"cause":"container not known","message":"getting container from store: container not known","response":500}"#;
+    let service = Service::new(PODMAN, |request| match request {
+        _ if request.starts_with("DELETE ") => Reply::ok("[]"),
+        _ => Reply::Whole(500, HIDDEN.to_owned()),
+    });
+    let backend = service.backend();
+    let lifecycle = backend.lifecycle().unwrap();
+    let id = InstanceId::from("f27f517c973afb0f9a2305fe99f9001e4a81eb8973d599adad12bc496b279a0d");
+    assert_eq!(lifecycle.remove(&id, RemoveOptions::default()).await.unwrap(), Effect::Changed);
+    let removals = count(&service, &format!("DELETE /containers/{id}?force=false"));
+    assert_eq!(removals, 1, "{:?}", service.asked());
+    // Shorter, it may be the beginning of another one's id.
+    for short in ["f27f517c973a", "web"] {
+        let error = lifecycle.remove(&InstanceId::from(short), RemoveOptions::default()).await.unwrap_err();
+        assert!(error.message().contains("container not known"), "{error}");
+    }
+    assert_eq!(count(&service, "DELETE "), 1);
 }
