@@ -15,7 +15,7 @@ use runtide_engine::{Request, lenient, segment};
 use serde::Deserialize;
 
 use crate::{
-    client::{Client, is_answer},
+    client::{Client, is_answer, is_status},
     infra,
     left_out::LeftOut,
     normalize::{self, Inspected, Listed},
@@ -180,7 +180,13 @@ impl PodmanInspector {
             return Err(located(site.error(ErrorKind::NotFound, "no container has such an id")));
         }
         let Inspected { mut instance, is_infra, pod } =
-            self.inspected(OPERATION, id, self.client.deadline()).await.map_err(located)?;
+            match self.inspected(OPERATION, id, self.client.deadline()).await {
+                Ok(inspected) => inspected,
+                Err(refusal) if is_status(&refusal, "500") => {
+                    return self.listed_one(id).await.ok_or_else(|| located(refusal));
+                }
+                Err(error) => return Err(located(error)),
+            };
         if instance.id != *id {
             let why = format!("this is a name, or a prefix of the id, of {}", instance.id);
             return Err(located(site.error(ErrorKind::NotFound, why)));
@@ -197,6 +203,21 @@ impl PodmanInspector {
         }
         self.known.lock().complete(&mut instance);
         Ok(instance)
+    }
+
+    /// The row of a container that the service refuses to inspect: killed while it removed one, it lists it and nothing more (trap P16).
+    /// `None`: it lists none.
+    async fn listed_one(&self, id: &InstanceId) -> Option<Instance> {
+        let filters = serde_json::json!({ "id": [id.as_str()] });
+        let request = Request::get("/containers/json").with_query("all", true).with_query("filters", filters);
+        let body = self.client.call("podman.inspect", request, self.client.deadline()).await.ok()?;
+        let mut items = normalize::items(&body).ok()?.into_iter();
+        let Listed { mut instance, is_infra, .. } =
+            items.find_map(|raw| normalize::listed(self.client.id(), raw).ok().filter(|one| one.instance.id == *id))?;
+        let mut known = self.known.lock();
+        known.learn(id.as_str(), is_infra);
+        known.complete(&mut instance);
+        (!is_infra).then_some(instance)
     }
 
     async fn inspected(&self, operation: &'static str, id: &InstanceId, deadline: Duration) -> Result<Inspected> {

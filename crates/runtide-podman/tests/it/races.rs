@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use runtide_core::{
-    ErrorKind, InstanceId, RuntimeBackend, UnixSignal,
+    Detail, ErrorKind, InstanceId, InstanceState, ListOptions, RuntimeBackend, UnixSignal,
     manager::{Effect, RemoveOptions, StopOptions},
 };
 
@@ -96,17 +96,40 @@ async fn a_state_that_forbids_a_verb_at_its_moment_is_a_conflict_whatever_an_ins
     assert_eq!(error.kind(), ErrorKind::Unexpected, "another failure of the service is none: {error}");
 }
 
+const HIDDEN: &str =
+    r#"{"cause":"container not known","message":"getting container from store: container not known","response":500}"#;
+const HIDDEN_ID: &str = "f27f517c973afb0f9a2305fe99f9001e4a81eb8973d599adad12bc496b279a0d";
+
+#[tokio::test]
+async fn a_container_that_cannot_be_inspected_is_what_the_listing_shows() {
+    let listed = format!(
+        r#"[{{"Id":"{HIDDEN_ID}","Names":["web"],"State":"removing","Image":"busybox","Labels":{{"a":"b"}}}}]"#
+    );
+    let service = Service::new(PODMAN, move |request| match request {
+        _ if request.starts_with("GET /containers/json") => Reply::ok(listed.clone()),
+        _ if request.starts_with("GET /containers/") => Reply::Whole(500, HIDDEN.to_owned()),
+        _ => Reply::ok("{}"),
+    });
+    let backend = service.backend();
+    let seen = backend.inspect(&InstanceId::from(HIDDEN_ID)).await.unwrap();
+    assert_eq!((&*seen.name, seen.state), ("web", InstanceState::Stopped));
+    let all = backend.list_instances(ListOptions::default().with_detail(Detail::Full)).await.unwrap();
+    assert!(all.is_complete(), "{:?}", all.completeness);
+    assert_eq!(all.instances.len(), 1);
+    let error = backend.inspect(&InstanceId::from("f27f517c973a")).await.unwrap_err();
+    assert!(error.message().contains("container not known"), "{error}");
+}
+
 /// A service that was killed while it removed a container lists it and cannot inspect it; it removes it all the same.
 #[tokio::test]
 async fn a_container_that_cannot_be_inspected_can_be_removed_by_its_whole_id() {
-    const HIDDEN: &str = r#"{"cause":"container not known","message":"getting container from store: container not known","response":500}"#;
     let service = Service::new(PODMAN, |request| match request {
         _ if request.starts_with("DELETE ") => Reply::ok("[]"),
         _ => Reply::Whole(500, HIDDEN.to_owned()),
     });
     let backend = service.backend();
     let lifecycle = backend.lifecycle().unwrap();
-    let id = InstanceId::from("f27f517c973afb0f9a2305fe99f9001e4a81eb8973d599adad12bc496b279a0d");
+    let id = InstanceId::from(HIDDEN_ID);
     assert_eq!(lifecycle.remove(&id, RemoveOptions::default()).await.unwrap(), Effect::Changed);
     let removals = count(&service, &format!("DELETE /containers/{id}?force=false"));
     assert_eq!(removals, 1, "{:?}", service.asked());
