@@ -27,6 +27,9 @@ use crate::{
 
 const OPERATION: &str = "etcd.apply";
 
+/// Most earlier values of a resource that are read back to find out what a replacement without an answer did.
+const MAX_EARLIER: usize = 64;
+
 /// A value that a write found.
 pub(crate) struct Stored {
     pub(crate) revision: u64,
@@ -199,16 +202,21 @@ impl Shared {
         if there.id == id {
             return Ok(Fate::Landed(there.revision));
         }
-        // Only the first write after `before` can be this attempt's: read the value just before the current one.
-        let earlier = RangeRequest::key(key).at(signed(there.revision.saturating_sub(1)));
-        let earlier = TxnRequest::of([earlier.into()]);
-        let Ok(mut answer) = self.client.try_txn(call, earlier).await else { return Ok(Fate::Unknown) };
-        match answer.one().map(|kv| self.stored(kv)).transpose()? {
-            Some(earlier) if earlier.revision == before => Ok(Fate::Dead),
-            Some(earlier) if earlier.id == id => Ok(Fate::Landed(earlier.revision)),
-            // If there was nothing, there may be nothing again: the attempt may land then.
-            _ => Ok(Fate::Unknown),
+        // Only the first write after `before` can be this attempt's: read back, value by value, until that one.
+        let mut later = there.revision;
+        for _ in 0..MAX_EARLIER {
+            let earlier = RangeRequest::key(key).at(signed(later.saturating_sub(1)));
+            let earlier = TxnRequest::of([earlier.into()]);
+            let Ok(mut answer) = self.client.try_txn(call, earlier).await else { return Ok(Fate::Unknown) };
+            match answer.one().map(|kv| self.stored(kv)).transpose()? {
+                Some(earlier) if earlier.revision == before => return Ok(Fate::Dead),
+                Some(earlier) if earlier.id == id => return Ok(Fate::Landed(earlier.revision)),
+                Some(earlier) if before > 0 && earlier.revision > before => later = earlier.revision,
+                // If there was nothing, there may be nothing again: the attempt may land then.
+                _ => break,
+            }
         }
+        Ok(Fate::Unknown)
     }
 
     pub(crate) fn stored(&self, kv: KeyValue) -> Result<Stored> {

@@ -48,6 +48,10 @@ impl Known {
         lock(&self.0).seen.get(reference).copied()
     }
 
+    pub(crate) fn clear(&self) {
+        *lock(&self.0) = Table::default();
+    }
+
     pub(crate) fn set(&self, reference: &ResourceRef, seen: Option<Seen>) {
         let mut table = lock(&self.0);
         let Some(seen) = seen else {
@@ -84,6 +88,9 @@ mod tests {
         assert_eq!(known.get(&name(0)), None);
         let table = known.0.lock().unwrap();
         assert!(table.order.len() <= Known::MOST && table.seen.len() <= Known::MOST);
+        drop(table);
+        known.clear();
+        assert_eq!(known.get(&name(3 * Known::MOST - 1)), None);
     }
 
     #[test]

@@ -67,9 +67,13 @@ impl Shared {
     }
 
     /// Replaces the view. An older one than before is right for a cluster that was set back to a backup; elsewhere it costs one
-    /// request.
+    /// request. Revisions of another generation are no guesses any more.
     pub(crate) fn set_view(&self, view: View) {
-        *lock(&self.view) = Some(view);
+        let generation = view.generation.clone();
+        let before = lock(&self.view).replace(view);
+        if before.is_some_and(|before| before.generation != generation) {
+            self.known.clear();
+        }
     }
 
     pub(crate) fn get_pointer(&self) -> RequestOp {

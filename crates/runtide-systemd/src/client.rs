@@ -70,8 +70,17 @@ impl fmt::Debug for Client {
 }
 
 /// Methods that change nothing, and so may be called again.
-const QUESTIONS: [&str; 8] =
-    ["Get", "GetAll", "GetUnit", "GetJob", "GetUnitFileState", "ListUnits", "ListUnitsByPatterns", "LoadUnit"];
+const QUESTIONS: [&str; 9] = [
+    "Get",
+    "GetAll",
+    "GetUnit",
+    "GetJob",
+    "GetUnitFileState",
+    "GetUnitProcesses",
+    "ListUnits",
+    "ListUnitsByPatterns",
+    "LoadUnit",
+];
 
 /// Longest absence of a re-executing manager from the bus; a longer one is an outage.
 pub(crate) const AWAY: Duration = Duration::from_secs(5);

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use runtide_core::Result;
-use zbus::{Connection, Message};
+use zbus::{Connection, MatchRule, Message, message::Type};
 
 use crate::{
     client::{BUS, BUS_PATH, Client, Left, MANAGER, ROOT, SYSTEMD},
@@ -47,6 +47,11 @@ async fn enable_signals(connection: &Connection) -> zbus::Result<String> {
     }
     let owner = connection.call_method(Some(BUS), BUS_PATH, Some(BUS), "GetNameOwner", &(SYSTEMD,)).await?;
     owner.body().deserialize()
+}
+
+/// A match rule for signals of systemd.
+pub(crate) fn signals(interface: &'static str, member: &'static str) -> zbus::match_rule::Builder<'static> {
+    MatchRule::builder().msg_type(Type::Signal).sender(SYSTEMD).interface(interface).member(member)
 }
 
 /// Adds match rules at the bus.

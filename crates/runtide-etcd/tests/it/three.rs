@@ -291,6 +291,69 @@ async fn a_write_of_which_the_answer_is_lost_is_found_and_not_done_twice() {
     assert_eq!(delete.unwrap(), Some(seen));
 }
 
+/// Others replace the resource again and again before the writer learns what became of its request.
+#[tokio::test]
+async fn a_write_of_which_the_answer_is_lost_is_found_below_those_of_others() {
+    let Some(cluster) = Cluster::three() else { return };
+    let other = cluster.store();
+    other.stats().await.unwrap();
+    let (proxy, config) = behind_a_proxy(&cluster, 0).await;
+    let store = EtcdStore::new(config).unwrap();
+    let what = named("a");
+    let mut last = store.apply(&what, json("0"), Precondition::None).await.unwrap().revision;
+    let mut watch =
+        other.watch(&Selector::all(), StoreWatchOptions::default().with_since(Since::After(last))).await.unwrap();
+    let mut n = 0;
+    let mut theirs = async || {
+        n += 1;
+        other.apply(&what, json(format!("\"theirs {n}\"")), Precondition::None).await.unwrap().revision
+    };
+    // It landed.
+    for round in 0..3 {
+        proxy.add(Rule::all(Action::Delay(TIMEOUT)));
+        let write = store.apply(&what, json(format!("\"ours {round}\"")), Precondition::Is(last));
+        let mut seen = Revision(0);
+        let replaced = async {
+            seen = next_change(&mut watch).await.revision();
+            for _ in 0..=round * 2 {
+                last = theirs().await;
+            }
+            proxy.heal();
+            proxy.sever();
+        };
+        let (write, ()) = tokio::join!(write, replaced);
+        let write = write.unwrap();
+        assert_eq!((write.outcome, write.revision), (ApplyOutcome::Changed, seen), "round {round}");
+        while next_change(&mut watch).await.revision() < last {}
+        // What the writer knows is what is there.
+        assert_eq!(store.get(&what, None).await.unwrap().unwrap().revision, last);
+    }
+    // It did not, since it was made for what others have replaced.
+    for _ in 0..3 {
+        theirs().await;
+    }
+    let taken = "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Txn\",grpc_service=\"etcdserverpb.KV\",\
+                 grpc_type=\"unary\"} ";
+    let before = cluster.metric(taken).await;
+    proxy.add(Rule::all(Action::Delay(TIMEOUT)));
+    let write = store.apply(&what, json("\"ours\""), Precondition::None);
+    let answered = async {
+        soon("an answer of the member", async {
+            while cluster.metric(taken).await == before {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        proxy.heal();
+        proxy.sever();
+    };
+    let (write, ()) = tokio::join!(write, answered);
+    let write = write.unwrap();
+    assert_eq!(write.outcome, ApplyOutcome::Changed);
+    let there = other.get(&what, None).await.unwrap().unwrap();
+    assert_eq!((there.revision, &there.document), (write.revision, &json("\"ours\"")));
+}
+
 #[tokio::test]
 async fn a_create_of_which_the_answer_is_lost_does_not_bring_back_what_others_deleted() {
     let Some(cluster) = Cluster::three() else { return };

@@ -5,12 +5,12 @@ use std::{future::Future, num::NonZeroUsize, pin::pin};
 use futures_util::{FutureExt as _, StreamExt as _};
 use zbus::{Connection, Message, MessageStream};
 
-use super::{job::signals, unit::Seen};
+use super::unit::Seen;
 use crate::{
     client::{PROPERTIES, SERVICE, UNIT},
     names,
     properties::{ServiceProperties, UnitProperties},
-    subscription::is_from,
+    subscription::{is_from, signals},
 };
 
 /// Number of queued changes: more of one unit than come between two polls; the rest waits in the socket.

@@ -4,7 +4,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use runtide_conformance::report;
+use runtide_conformance::{report, testbed::Turn};
 use runtide_core::InstanceId;
 use zbus::Variant;
 
@@ -13,10 +13,12 @@ use crate::{client::Client, config::Config};
 
 pub(super) struct Fixture {
     pub(super) client: Client,
+    /// Tests that have systemd re-execute itself, which leaves calls unanswered, do so when no other test uses it.
+    _turn: Option<Turn>,
 }
 
 impl Fixture {
-    pub(super) fn find() -> Option<Self> {
+    pub(super) async fn find() -> Option<Self> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let (Some(address), Some(root)) = (variable("RUNTIDE_TEST_SYSTEMD"), variable("RUNTIDE_TEST_SYSTEMD_ROOT"))
         else {
@@ -27,7 +29,13 @@ impl Fixture {
         let limit = Duration::from_secs(60);
         let config = Config::system().with_address(address).with_root(PathBuf::from(root));
         let config = config.with_connect_deadline(limit).with_deadline(limit);
-        Some(Self { client: Client::new(config).unwrap() })
+        let turn = Turn::shared("systemd").await.unwrap();
+        Some(Self { client: Client::new(config).unwrap(), _turn: Some(turn) })
+    }
+
+    /// Another client of the same test.
+    pub(super) fn another(&self) -> Self {
+        Self { client: Client::new(self.client.config().clone()).unwrap(), _turn: None }
     }
 
     /// Starts a unit of this script; on return its run has begun, and may be over.

@@ -14,7 +14,7 @@ use super::{changes::Changes, unit::Call};
 use crate::{
     client::{BUS, BUS_PATH, MANAGER, ROOT, SYSTEMD},
     error::BusErrors,
-    subscription::{is_from, subscribe},
+    subscription::{is_from, signals, subscribe},
 };
 
 /// Number of queued messages: more than the signals of one unit's jobs between two polls.
@@ -50,11 +50,6 @@ impl End {
     pub(super) fn may_be_done(&self) -> bool {
         self.0.as_deref().is_none_or(|word| matches!(word, "done" | "skipped"))
     }
-}
-
-/// A match rule for signals of systemd.
-pub(super) fn signals(interface: &'static str, member: &'static str) -> zbus::match_rule::Builder<'static> {
-    MatchRule::builder().msg_type(Type::Signal).sender(SYSTEMD).interface(interface).member(member)
 }
 
 /// A stream of changes of the owner of systemd's name: another process, or the same one again after its re-execution.

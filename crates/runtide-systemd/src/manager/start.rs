@@ -31,7 +31,7 @@ pub(super) async fn begin(call: Call<'_>, jobs: &mut Jobs<'_>, before: &Seen) ->
     let method = if before.has_exited() { "RestartUnit" } else { "StartUnit" };
     let mut changes = jobs.changes().await?;
     let job = jobs.send(method, &(call.unit, "replace")).await.map_err(|error| refused(call, error))?;
-    // What an inspection after the job's end shows may be the next run: systemd restarts a unit that failed by itself.
+    // An inspection after the job's end may show the next run: systemd restarts a unit that failed by itself.
     let mut first_end = None;
     let mut hear = |seen: Seen| {
         // Before a run leaves the state of the one before, it may be reported with that state.

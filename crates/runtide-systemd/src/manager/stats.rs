@@ -168,7 +168,7 @@ mod tests {
     async fn a_run_is_measured_to_its_end() {
         use futures_util::StreamExt as _;
 
-        let Some(fixture) = super::super::fixture::Fixture::find() else { return };
+        let Some(fixture) = super::super::fixture::Fixture::find().await else { return };
         let stats = Stats::new(fixture.client.clone());
         let gate = super::super::fixture::Gate::of(&fixture);
         let work = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done";
@@ -193,7 +193,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_inactive_unit_is_not_measured() {
-        let Some(fixture) = super::super::fixture::Fixture::find() else { return };
+        let Some(fixture) = super::super::fixture::Fixture::find().await else { return };
         let id = fixture.start("exit 0", vec![("RemainAfterExit", zbus::Variant::from(true))]).await;
         fixture.ended(&id).await;
         let error = Stats::new(fixture.client.clone()).usage(&id).await.unwrap_err();
@@ -203,7 +203,7 @@ mod tests {
 
     #[tokio::test]
     async fn ports_are_those_of_the_processes_in_the_control_group() {
-        let Some(fixture) = super::super::fixture::Fixture::find() else { return };
+        let Some(fixture) = super::super::fixture::Fixture::find().await else { return };
         let lines = [
             "import socket,time",
             "s=socket.socket()",

@@ -13,10 +13,10 @@ use zbus::{Connection, MessageStream};
 
 use super::{
     changes::Changes,
-    job::{QUEUE, listen, owner_changes, signals},
+    job::{QUEUE, listen, owner_changes},
     unit::{Call, Seen},
 };
-use crate::client::MANAGER;
+use crate::{client::MANAGER, subscription::signals};
 
 /// Longest absence of a manager before the wait fails.
 const TIMEOUT: Duration = Duration::from_secs(120);

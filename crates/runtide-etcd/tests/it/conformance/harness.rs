@@ -40,7 +40,7 @@ pub async fn one() -> Result<Members, Absent> {
 }
 
 pub async fn three() -> Result<Members, Absent> {
-    three_within(Duration::from_secs(30)).await
+    three_within(Duration::from_secs(60)).await
 }
 
 /// Three members, and stores with this deadline of a call, of which each member gets a third.

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_wait_returns_the_exit() {
-    let Some(fixture) = fixture("wait") else { return };
+    let Some(fixture) = fixture("wait").await else { return };
     for (script, expected) in [
         ("sleep 0.2", ExitStatus::code(0)),
         ("sleep 0.2; exit 7", ExitStatus::code(7)),
@@ -25,7 +25,7 @@ async fn a_wait_returns_the_exit() {
 
 #[tokio::test]
 async fn a_wait_outlasts_reloads_and_sees_the_end_of_a_removed_unit() {
-    let Some(fixture) = fixture("waitlong") else { return };
+    let Some(fixture) = disturbing("waitlong").await else { return };
     let end = format!("vb-waitlong-{}-end", std::process::id());
     let id = fixture.started(until_there(&end, 4)).await;
     let (exit, ()) = tokio::join!(within(fixture.verbs.wait(&id)), async {
@@ -57,7 +57,7 @@ async fn a_wait_outlasts_reloads_and_sees_the_end_of_a_removed_unit() {
 
 #[tokio::test]
 async fn a_stop_ends_the_unit_within_its_timeout() {
-    let Some(fixture) = fixture("stop") else { return };
+    let Some(fixture) = fixture("stop").await else { return };
     let deaf = "trap '' TERM; trap 'exit 9' USR1";
     let id = fixture.trapping(deaf, RestartPolicy::No).await;
     assert_eq!(fixture.verbs.start(&id).await.unwrap(), Effect::Unchanged);
@@ -82,7 +82,7 @@ async fn a_stop_ends_the_unit_within_its_timeout() {
 
 #[tokio::test]
 async fn a_restart_begins_another_run() {
-    let Some(fixture) = fixture("restart") else { return };
+    let Some(fixture) = fixture("restart").await else { return };
     let id = fixture.started(spec(&["sleep", "1000"])).await;
     let first = fixture.seen(&id).await.run();
     fixture.verbs.restart(&id, StopOptions::default()).await.unwrap();
@@ -99,7 +99,7 @@ async fn a_restart_begins_another_run() {
 
 #[tokio::test]
 async fn a_pause_freezes_and_does_not_outlast_the_run() {
-    let Some(fixture) = fixture("pause") else { return };
+    let Some(fixture) = fixture("pause").await else { return };
     let id = fixture.started(spec(&["sleep", "1000"])).await;
     assert_eq!(fixture.verbs.unpause(&id).await.unwrap(), Effect::Unchanged);
     assert_eq!(fixture.verbs.pause(&id).await.unwrap(), Effect::Changed);
@@ -124,7 +124,7 @@ async fn a_pause_freezes_and_does_not_outlast_the_run() {
 
 #[tokio::test]
 async fn a_running_unit_is_removed_only_with_kill() {
-    let Some(fixture) = fixture("remove") else { return };
+    let Some(fixture) = fixture("remove").await else { return };
     let mut always = spec(&["sleep", "1000"]);
     always.restart = RestartPolicy::Always;
     let id = fixture.started(always).await;
@@ -139,7 +139,7 @@ async fn a_running_unit_is_removed_only_with_kill() {
 
 #[tokio::test]
 async fn attempts_are_counted_and_cleared_by_a_start() {
-    let Some(fixture) = fixture("attempts") else { return };
+    let Some(fixture) = fixture("attempts").await else { return };
     let file = format!("vb-attempts-{}", std::process::id());
     let mut spec = shell(&format!("echo x >> /run/{file}; exit 1"));
     spec.restart = RestartPolicy::OnFailure { attempts: Some(2) };
@@ -169,7 +169,7 @@ async fn attempts_are_counted_and_cleared_by_a_start() {
 /// systemd restarts a unit that failed: at the end of the start's job the next run may be under way.
 #[tokio::test]
 async fn a_start_reports_its_own_run_and_not_the_next() {
-    let Some(fixture) = fixture("own") else { return };
+    let Some(fixture) = fixture("own").await else { return };
     for n in 0..20 {
         // The start of a program that fails before it is ready fails, for systemd; its second run never becomes ready.
         let ran = format!("vb-own-{}-{n}", std::process::id());
@@ -193,7 +193,7 @@ async fn a_start_reports_its_own_run_and_not_the_next() {
 
 #[tokio::test]
 async fn a_start_continues_over_a_reexecution() {
-    let Some(fixture) = fixture("reexec") else { return };
+    let Some(fixture) = disturbing("reexec").await else { return };
     let mut slow = spec(&["sleep", "1000"]);
     slow.entrypoint = None;
     let id = fixture.started(slow).await;
@@ -213,7 +213,7 @@ async fn a_start_continues_over_a_reexecution() {
 
 #[tokio::test]
 async fn units_with_files_and_those_of_others_are_served_too() {
-    let Some(fixture) = fixture("disk") else { return };
+    let Some(fixture) = fixture("disk").await else { return };
     let name = format!("vb-disk-{}.service", std::process::id());
     let path = fixture.root.join("run/systemd/system").join(&name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -290,7 +290,7 @@ impl Drop for Stalled {
 
 #[tokio::test]
 async fn a_manager_that_stalls_is_a_timeout() {
-    let Some(fixture) = fixture("stall") else { return };
+    let Some(fixture) = disturbing("stall").await else { return };
     let id = fixture.started(spec(&["sleep", "1000"])).await;
     let limit = Duration::from_millis(500);
     let config = fixture.client.config().clone().with_deadline(limit).with_job_deadline(limit);

@@ -7,12 +7,9 @@ mod lifecycle;
 mod own;
 mod provision;
 
-use std::{
-    path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Mutex, time::Duration};
 
+use runtide_conformance::testbed::Turn;
 use runtide_core::{
     Error, ErrorKind, ExitStatus, InstanceId, Labels, UnixSignal,
     manager::{
@@ -39,17 +36,30 @@ struct Fixture {
     root: PathBuf,
     made: Mutex<Vec<String>>,
     name: &'static str,
-    /// Some of the tests have systemd re-execute itself, which would disturb the others.
-    _alone: MutexGuard<'static, ()>,
+    /// Of the tests of verbs, one at a time: some of them reload systemd, count or stall it.
+    _alone: tokio::sync::MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
-static ALONE: Mutex<()> = Mutex::new(());
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// No verb takes as long, on a machine as loaded as those of tests are.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The fixture of one test; `name` is the prefix of its units.
-fn fixture(name: &'static str) -> Option<Fixture> {
+async fn fixture(name: &'static str) -> Option<Fixture> {
+    fixture_with(name, Turn::shared).await
+}
+
+/// The fixture of a test that has systemd re-execute itself, or stalls it: other tests' calls would not be answered.
+async fn disturbing(name: &'static str) -> Option<Fixture> {
+    fixture_with(name, Turn::on).await
+}
+
+async fn fixture_with(
+    name: &'static str,
+    turn: impl AsyncFnOnce(&'static str) -> std::io::Result<Turn>,
+) -> Option<Fixture> {
     let Ok(address) = std::env::var("RUNTIDE_TEST_SYSTEMD") else {
         runtide_conformance::report::skip("managers", "systemd", "RUNTIDE_TEST_SYSTEMD is not set");
         return None;
@@ -65,7 +75,9 @@ fn fixture(name: &'static str) -> Option<Fixture> {
         root,
         made: Mutex::default(),
         name,
-        _alone: ALONE.lock().unwrap_or_else(PoisonError::into_inner),
+        // First: the turn waits for tests of other sorts alone.
+        _alone: ALONE.lock().await,
+        _turn: turn("systemd").await.unwrap(),
     })
 }
 

@@ -45,7 +45,7 @@ fn missing() -> InstanceId {
 
 #[tokio::test]
 async fn kill_all_reaches_every_process() {
-    let Some(fixture) = Fixture::find() else { return };
+    let Some(fixture) = Fixture::find().await else { return };
     // Without `kill_all` the second process would stay.
     let id = fixture.start("sleep 1000 & exec sleep 1000", vec![("KillMode", Variant::from("process"))]).await;
     while fixture.processes(&id).await != 2 {
@@ -62,7 +62,7 @@ async fn kill_all_reaches_every_process() {
 
 #[tokio::test]
 async fn kill_all_of_no_process_is_a_conflict() {
-    let Some(fixture) = Fixture::find() else { return };
+    let Some(fixture) = Fixture::find().await else { return };
     let id = fixture.start("exit 0", vec![("RemainAfterExit", Variant::from(true))]).await;
     fixture.until(&id, Seen::has_exited).await;
     let error = fixture.verbs().kill_all(&id, UnixSignal::TERM).await.unwrap_err();
@@ -74,7 +74,7 @@ async fn kill_all_of_no_process_is_a_conflict() {
 
 #[tokio::test]
 async fn kill_all_reaches_processes_that_outlived_their_unit() {
-    let Some(fixture) = Fixture::find() else { return };
+    let Some(fixture) = Fixture::find().await else { return };
     let more = vec![("KillMode", Variant::from("process")), ("RemainAfterExit", Variant::from(true))];
     let id = fixture.start("sleep 1000 & exit 0", more).await;
     fixture.until(&id, Seen::has_exited).await;
@@ -90,7 +90,7 @@ async fn kill_all_reaches_processes_that_outlived_their_unit() {
 
 #[tokio::test]
 async fn a_failure_is_cleared_once() {
-    let Some(fixture) = Fixture::find() else { return };
+    let Some(fixture) = Fixture::find().await else { return };
     let id = fixture.start("exit 3", vec![]).await;
     fixture.until(&id, |seen| seen.active() == "failed").await;
     // A reference keeps it loaded, so that the second call finds it.
@@ -106,7 +106,7 @@ async fn a_failure_is_cleared_once() {
 
 #[tokio::test]
 async fn restarts_are_cleared_while_the_unit_runs() {
-    let Some(fixture) = Fixture::find() else { return };
+    let Some(fixture) = Fixture::find().await else { return };
     let more = vec![("Restart", Variant::from("on-failure")), ("RestartUSec", Variant::from(0_u64))];
     let file = format!("/run/rt-{:x}", random());
     // Without semicolons: after a reload systemd 252 reads those of a transient unit as the end of the command.
@@ -136,7 +136,7 @@ async fn a_sandbox_is_the_same_after_a_reload() {
         ("SystemCallArchitectures", "native"),
         ("CapabilityBoundingSet", "CAP_CHOWN"),
     ];
-    let Some(fixture) = Fixture::find() else { return };
+    let Some(fixture) = Fixture::find().await else { return };
     let mut made = Vec::new();
     for (name, value) in SANDBOX {
         let mut asked = Properties::new();

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_created_unit_stays_until_it_is_removed() {
-    let Some(fixture) = fixture("life") else { return };
+    let Some(fixture) = disturbing("life").await else { return };
     let mut spec = shell("exit 3");
     spec.labels = Labels::from_iter([("runtide.owner", "me"), ("a b", "x\"\n$;%")]);
     let id = fixture.make(spec.clone()).await;
@@ -57,7 +57,7 @@ async fn a_created_unit_stays_until_it_is_removed() {
 
 #[tokio::test]
 async fn arguments_and_variables_are_unchanged_also_after_a_reload() {
-    let Some(fixture) = fixture("words") else { return };
+    let Some(fixture) = fixture("words").await else { return };
     let nasty = "a;b $HOME ${HOME} $$ %n %% \"q\" 'q' \\x41 \\n\nnew\tline é \u{202e} \\; ; end\\";
     let file = format!("vb-words-{}", std::process::id());
     let script = format!("printf '%s|' \"$@\" \"$NASTY\" > /run/{file}.new; mv /run/{file}.new /run/{file}");
@@ -77,7 +77,7 @@ async fn arguments_and_variables_are_unchanged_also_after_a_reload() {
 
 #[tokio::test]
 async fn a_large_environment_arrives() {
-    let Some(fixture) = fixture("large") else { return };
+    let Some(fixture) = fixture("large").await else { return };
     let file = format!("vb-large-{}", std::process::id());
     let mut spec = shell(&format!("printf %s \"$A\" | wc -c > /run/{file}"));
     spec.env.insert("A".into(), "é".repeat(32 * 1024));
@@ -90,7 +90,7 @@ async fn a_large_environment_arrives() {
 
 #[tokio::test]
 async fn a_missing_program_does_not_start() {
-    let Some(fixture) = fixture("exec") else { return };
+    let Some(fixture) = fixture("exec").await else { return };
     for mut spec in [spec(&["/no/such/program"]), spec(&["sleep", "1"])] {
         if spec.command[0] == "sleep" {
             spec.user = Some("no-such-user".into());
@@ -117,7 +117,7 @@ async fn a_missing_program_does_not_start() {
 
 #[tokio::test]
 async fn settings_that_do_not_go_together_leave_nothing() {
-    let Some(fixture) = fixture("bad") else { return };
+    let Some(fixture) = fixture("bad").await else { return };
     let mut spec = spec(&["sleep", "1"]);
     spec.name = Some(format!("vb-bad-{}", std::process::id()));
     spec.restart = RestartPolicy::Always;
@@ -135,7 +135,7 @@ async fn settings_that_do_not_go_together_leave_nothing() {
 
 #[tokio::test]
 async fn settings_of_a_spec_are_kept_over_a_reload() {
-    let Some(fixture) = fixture("native") else { return };
+    let Some(fixture) = fixture("native").await else { return };
     let file = format!("vb-native-{}", std::process::id());
     let mut spec = shell(&format!(
         "(pwd; id -un; cat /mnt/x; ls -A /media; umask; ulimit -n) > /run/{file}.n; mv /run/{file}.n /run/{file}"
@@ -185,7 +185,7 @@ async fn settings_of_a_spec_are_kept_over_a_reload() {
 
 #[tokio::test]
 async fn a_scope_is_made_of_running_processes() {
-    let Some(fixture) = fixture("scope") else { return };
+    let Some(fixture) = fixture("scope").await else { return };
     let id = fixture.started(spec(&["sleep", "1000"])).await;
     let pid = fixture.seen(&id).await.service.main_pid.unwrap();
     let mut scope = InstanceSpec::default();
@@ -211,7 +211,7 @@ async fn a_scope_is_made_of_running_processes() {
 
 #[tokio::test]
 async fn a_hundred_at_once_are_created_run_and_removed() {
-    let Some(fixture) = fixture("many") else { return };
+    let Some(fixture) = fixture("many").await else { return };
     let made = (0..100).map(|_| async {
         let id = fixture.maker.create(&spec(&["sleep", "1000"])).await.unwrap();
         assert_eq!(fixture.verbs.start(&id).await.unwrap(), Effect::Changed);
@@ -225,7 +225,7 @@ async fn a_hundred_at_once_are_created_run_and_removed() {
 
 #[tokio::test]
 async fn a_dropped_create_leaves_nothing() {
-    let Some(fixture) = fixture("drop") else { return };
+    let Some(fixture) = fixture("drop").await else { return };
     let mut whole = 0;
     for n in 0..60_u64 {
         let mut spec = shell("a; b");
@@ -250,7 +250,7 @@ async fn a_dropped_create_leaves_nothing() {
 
 #[tokio::test]
 async fn every_setting_is_accepted_and_read_back() {
-    let Some(fixture) = fixture("keys") else { return };
+    let Some(fixture) = fixture("keys").await else { return };
     let mut refused = Vec::new();
     let mut made = Vec::new();
     for (key, value) in native::samples() {
