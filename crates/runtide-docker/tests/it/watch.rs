@@ -472,7 +472,7 @@ async fn an_unreadable_message_costs_one_resync_and_not_one_for_each_proof_of_th
             seen.extend(lines(&[next(&mut stream).await]));
         }
         let of_the_message = seen.iter().filter(|line| *line == "resync Undecodable").count();
-        // A machine that stands still for longer than the silence costs a link, and the next one reads the message anew.
+        // A machine that stands still for longer than the silence costs a link, and the next one reads the message again.
         let of_links = seen.iter().filter(|line| line.starts_with("resync ")).count() - of_the_message;
         assert!((1..=1 + of_links).contains(&of_the_message), "{seen:?}");
     }
