@@ -28,7 +28,14 @@ fn laws_failed_by(mutant: Mutant) -> Vec<(StoreLaw, String)> {
         let result = block_on(Clock::Real, check(*law, Clock::Real, &harness)).unwrap();
         result.err().map(|violation| (*law, violation.to_string()))
     };
-    StoreLaw::ALL.iter().filter_map(found).collect()
+    // One that no processor serves for that long misses the timeout of any law, but not each time.
+    let fails = |law: &StoreLaw| {
+        let is_pinned = pinned::Mutant::fails(mutant).contains(law);
+        let again = if is_pinned { 0 } else { 2 };
+        let failed = found(law)?;
+        (0..again).try_fold(failed, |_, _| found(law))
+    };
+    StoreLaw::ALL.iter().filter_map(fails).collect()
 }
 
 #[test]
