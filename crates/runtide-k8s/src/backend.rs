@@ -7,7 +7,7 @@ use runtide_core::{
     BackendId, Capabilities, EventStream, GroupKind, Instance, InstanceFilter, InstanceId, LabelMatch, ListOptions,
     Listing, Result, RuntimeBackend, RuntimeInfo, RuntimeKind, WatchOptions,
     capabilities::{Support, WatchSupport},
-    manager::{LifecycleManager, LogManager, LogOptions, LogStream},
+    manager::{ExecManager, LifecycleManager, LogManager, LogOptions, LogStream},
     watch::Driver,
 };
 
@@ -16,7 +16,7 @@ use crate::{
     config::{Config, Granularity},
     inspector::PodInspector,
     list::Selectors,
-    manager::{CONTAINER, KILL, Lifecycle, Logs, PAUSE, RENAME, SIGNAL, START},
+    manager::{ATTACH, CONTAINER, Exec, KILL, Lifecycle, Logs, PAUSE, RENAME, RESIZE, SIGNAL, START},
     source::PodSource,
 };
 
@@ -40,6 +40,7 @@ pub struct KubeBackend {
     inspector: PodInspector,
     lifecycle: Lifecycle,
     logs: Logs,
+    exec: Exec,
     driver: Driver,
 }
 
@@ -56,6 +57,7 @@ impl KubeBackend {
             inspector: PodInspector::new(client.clone()),
             lifecycle: Lifecycle::new(client.clone()),
             logs: Logs::new(client.clone()),
+            exec: Exec::new(client.clone()),
             driver: Driver::new(client.id().clone(), options, move || PodSource::new(of_source.clone())),
             client,
         })
@@ -151,6 +153,9 @@ fn capabilities(is_connected: bool, granularity: Granularity) -> Capabilities {
     can.lifecycle_rename = Support::no(RENAME);
     can.logs_read = Support::Yes;
     can.logs_follow = Support::Yes;
+    can.exec_run = Support::Yes;
+    can.exec_attach = Support::no(ATTACH);
+    can.exec_resize = Support::no(RESIZE);
     for verb in [&mut can.networks_manage, &mut can.networks_connect] {
         *verb = Support::no("the cluster has one network, and pods are on it");
     }
@@ -216,6 +221,10 @@ impl RuntimeBackend for KubeBackend {
 
     fn logs(&self) -> Option<&dyn LogManager> {
         Some(&self.logs)
+    }
+
+    fn exec(&self) -> Option<&dyn ExecManager> {
+        Some(&self.exec)
     }
 
     async fn close(&self) -> Result<()> {

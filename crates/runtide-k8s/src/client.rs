@@ -37,6 +37,9 @@ pub(crate) struct Server {
     pub(crate) version: Option<String>,
 }
 
+/// The connection of an exec.
+pub(crate) type Socket = tokio_tungstenite::WebSocketStream<hyper_util::rt::TokioIo<hyper::upgrade::Upgraded>>;
+
 /// A request, without its credentials.
 struct Ask<'a> {
     method: Method,
@@ -254,6 +257,35 @@ impl Client {
     /// The headers and the stream of an answer, on a connection of its own, which is closed when the stream is dropped.
     pub(crate) async fn stream(&self, operation: &'static str, path: &str) -> Result<(HeaderMap, Body)> {
         self.until_closed(operation, self.send(operation, &Ask::get(path), true)).await
+    }
+
+    /// Opens a WebSocket, on a connection of its own; `true` with it if the peer can be told of the end of one stream.
+    pub(crate) async fn upgrade(&self, operation: &'static str, path: &str) -> Result<(Socket, bool)> {
+        let site = self.site(operation);
+        self.until_closed(operation, async {
+            for attempt in 0.. {
+                let link = self.link(operation).await?;
+                let request = Request::get(path).body(Vec::new()).map_err(|error| {
+                    site.error(ErrorKind::InvalidInput, "the request cannot be written").with_source(error)
+                })?;
+                let opened = site.within(self.0.config.deadline, async { Ok(link.watches.connect(request).await) });
+                let error = match opened.await.inspect_err(|_| self.drop_connections())? {
+                    Ok(opened) => {
+                        let closes = opened.supports_stream_close();
+                        return Ok((opened.into_stream(), closes));
+                    }
+                    Err(error) => error,
+                };
+                let error = status::of_upgrade(site, error);
+                if error.kind() == ErrorKind::Unauthenticated && attempt == 0 && self.0.credentials.refused().await {
+                    self.drop_connections();
+                    continue;
+                }
+                return Err(error);
+            }
+            Err(site.error(ErrorKind::Unauthenticated, "the credentials were refused"))
+        })
+        .await
     }
 
     /// Asks for the server's version.

@@ -13,8 +13,8 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_conformance::{
-    Absent, Change, Dialect, Done, Fact, Fault, Happened, Harness, Held, Law, Life, Obstacle, Output, Supported,
-    Timing, Tuning, Workload,
+    Absent, Change, Command, Dialect, Done, Fact, Fault, Happened, Harness, Held, Law, Life, Obstacle, Output,
+    Supported, Timing, Tuning, Workload,
     proxy::{Action, Endpoint as Socket, Proxy, Rule},
     testbed::{Testbed, Turn},
 };
@@ -26,7 +26,7 @@ use runtide_k8s::{Access, Config, KubeBackend, Namespaces, User};
 use serde_json::{Value, json};
 
 use super::{
-    kubelet::{Kubelet, LINE},
+    kubelet::{Kubelet, LINE, printing},
     observe::instance,
     server::Server,
 };
@@ -295,6 +295,25 @@ impl Harness for KubeHarness {
     fn output(&self, side: LogSource, bytes: u64) -> Output {
         let letter = if side == LogSource::Stdout { 'o' } else { 'e' };
         Box::new((0..bytes / LINE).map(move |n| format!("{letter}{n:014}{:1008}\n", "").into_bytes()))
+    }
+
+    fn commands(&self, bytes: u64) -> Vec<Command> {
+        // None has an input: this server cannot be told of its end, which is refused.
+        let shell = |script: &str| Command::new(["sh", "-c", script]);
+        let mut fails = shell("exit 3");
+        fails.code = 3;
+        let mut stdout = shell(&printing(bytes, "print o"));
+        stdout.stdout = self.output(LogSource::Stdout, bytes);
+        let mut both = shell(&printing(bytes, "print o & print e >&2; wait; exit 4"));
+        both.stdout = self.output(LogSource::Stdout, bytes);
+        (both.stderr, both.code) = (self.output(LogSource::Stderr, bytes), 4);
+        vec![fails, stdout, both]
+    }
+
+    fn echo(&self, word: &str) -> Option<Command> {
+        let mut echo = Command::new(["sh", "-c", "printf %s \"$1\"", "sh", word]);
+        echo.stdout = Box::new(std::iter::once(word.as_bytes().to_vec()));
+        Some(echo)
     }
 
     fn secrets(&self) -> Vec<String> {

@@ -80,7 +80,7 @@ impl Kubelet {
 }
 
 /// A script in which `print o` and `print e` write the lines of either side.
-fn printing(bytes: u64, script: &str) -> String {
+pub(crate) fn printing(bytes: u64, script: &str) -> String {
     let lines = bytes / LINE;
     let print = "BEGIN { p = sprintf(\"%1008s\", \"\"); for (i = 0; i < n; i++) printf \"%s%014d%s\\n\", c, i, p }";
     format!("print() {{ awk -v c=$1 -v n={lines} '{print}'; }}; {script}")

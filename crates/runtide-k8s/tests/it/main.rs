@@ -15,6 +15,7 @@
 #![cfg(unix)]
 
 mod access;
+mod exec;
 mod listings;
 mod logs;
 mod managers;

@@ -239,3 +239,45 @@ async fn a_run_that_was_started_again_has_its_output_followed_and_kept_until_the
     assert_eq!(gone.kind(), ErrorKind::NotFound);
     space.clear().await;
 }
+
+#[tokio::test]
+async fn a_process_has_its_code_its_terminal_and_no_input_that_could_not_end() {
+    let Some(admin) = variable("RUNTIDE_TEST_K8S") else { return };
+    if variable("RUNTIDE_TEST_K8S_NODE").is_none() {
+        return;
+    }
+    let space = Space::new(&admin, None).await;
+    let id = space.pod("host", "Never", Some("trap 'exit 0' TERM; sleep 100000 & wait")).await;
+    let cluster = backend(access(&admin));
+    while cluster.inspect(&id).await.unwrap().state != runtide_core::InstanceState::Running {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let exec = cluster.exec().unwrap();
+    let run = |argv: &[&str]| {
+        ExecOptions::default().with_argv(argv.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+    };
+    for (argv, code) in [(&["sh", "-c", "kill -9 $$"][..], 137), (&["no-such-program"], 127), (&["/etc"], 126)] {
+        let session = exec.exec(&id, run(argv)).await.unwrap();
+        let said = text(session.output).await;
+        let exit = session.control.wait().await.unwrap().unwrap();
+        assert_eq!(exit.end, runtide_core::ExitCause::Code(code), "{argv:?}: {}", String::from_utf8_lossy(&said));
+        assert_eq!(said.is_empty(), code == 137, "the node's words are the output");
+    }
+    let columns = |n| std::num::NonZeroU16::new(n).unwrap();
+    let tty = run(&["sh", "-c", "stty size; read line; echo \"got $line\"; read more || echo end"])
+        .with_tty(Some(TtySize::new(columns(81), columns(25))))
+        .with_stdin();
+    let mut session = exec.exec(&id, tty).await.unwrap();
+    let mut stdin = session.stdin.take().unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut stdin, b"word\n").await.unwrap();
+    tokio::io::AsyncWriteExt::shutdown(&mut stdin).await.unwrap();
+    let said = String::from_utf8(text(session.output).await).unwrap();
+    assert!(said.contains("got word") && said.contains("end"), "{said:?}");
+    let piped = exec.exec(&id, run(&["cat"]).with_stdin()).await.unwrap_err();
+    assert_eq!(piped.kind(), ErrorKind::Unsupported, "{piped}");
+    let removed = cluster.lifecycle().unwrap().stop(&id, StopOptions::default()).await.unwrap();
+    assert_eq!(removed, Effect::Changed);
+    let ended = exec.exec(&id, run(&["true"])).await.unwrap_err().kind();
+    assert!(matches!(ended, ErrorKind::NotFound | ErrorKind::Conflict), "{ended:?}");
+    space.clear().await;
+}
