@@ -6,9 +6,10 @@ use runtide_core::{
     ErrorKind, InstanceState, Result,
     manager::{Effect, RemoveOptions, StopOptions},
 };
-use serde_json::json;
+use serde::Serialize;
 
 use super::subject::{Seen, Subject};
+use crate::normalize::uid_of;
 
 /// Shortest grace period. Without one the server forgets the pod at once, and its processes may go on (trap K19).
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -29,21 +30,45 @@ enum Deletion {
     Refused,
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DeleteOptions<'a> {
+    kind: &'static str,
+    api_version: &'static str,
+    propagation_policy: &'static str,
+    /// `None`: the pod's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grace_period_seconds: Option<u64>,
+    preconditions: Preconditions<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Preconditions<'a> {
+    uid: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource_version: Option<&'a str>,
+}
+
 async fn delete(subject: &Subject, grace: Option<Duration>, only: If<'_>) -> Result<Deletion> {
-    let mut options = json!({
-        "kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background",
-        "preconditions": { "uid": crate::normalize::uid_of(subject.id.as_str()) },
-    });
-    if let Some(grace) = grace {
+    let seconds = grace.map(|grace| {
         // A part of a second is a second more.
-        let seconds = grace.max(SHORTEST).as_secs() + u64::from(grace.subsec_nanos() > 0 && grace > SHORTEST);
-        options["gracePeriodSeconds"] = json!(i64::try_from(seconds).unwrap_or(i64::MAX));
-    }
-    if let If::Unchanged(seen) = only {
-        options["preconditions"]["resourceVersion"] = json!(seen.version);
-    }
-    let options = options.to_string();
-    match subject.client.delete(subject.operation, &subject.path(), options.as_bytes()).await {
+        let grace = grace.max(SHORTEST);
+        grace.as_secs().saturating_add(u64::from(grace.subsec_nanos() > 0)).min(i64::MAX.unsigned_abs())
+    });
+    let version = match only {
+        If::Same => None,
+        If::Unchanged(seen) => Some(seen.version.as_str()),
+    };
+    let options = DeleteOptions {
+        kind: "DeleteOptions",
+        api_version: "v1",
+        propagation_policy: "Background",
+        grace_period_seconds: seconds,
+        preconditions: Preconditions { uid: uid_of(subject.id.as_str()), resource_version: version },
+    };
+    let options = serde_json::to_vec(&options).map_err(|error| subject.site().undecodable(error))?;
+    match subject.client.delete(subject.operation, &subject.path(), &options).await {
         Ok(()) => Ok(Deletion::Accepted),
         Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => Ok(Deletion::Refused),
         Err(error) => Err(error),

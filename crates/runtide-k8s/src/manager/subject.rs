@@ -109,13 +109,12 @@ impl Subject {
         let uid = uid_of(id.as_str());
         let is_of_pod = client.config().granularity == Granularity::Pod;
         let known = client.index().get(uid).filter(|_| uid.len() == id.as_str().len() || !is_of_pod);
-        let address = match known {
-            Some(address) => address,
-            None => {
-                let found = PodInspector::new(client.clone()).inspect_one(id).await;
-                found.map_err(|error| error.with_context("operation", operation))?;
-                client.index().get(uid).ok_or_else(|| Self::absent(client.site(operation), id))?
-            }
+        let address = if let Some(address) = known {
+            address
+        } else {
+            let found = PodInspector::new(client.clone()).inspect_one(id).await;
+            found.map_err(|error| error.with_context("operation", operation))?;
+            client.index().get(uid).ok_or_else(|| Self::absent(client.site(operation), id))?
         };
         Ok(Self { client: client.clone(), operation, id: id.clone(), address })
     }

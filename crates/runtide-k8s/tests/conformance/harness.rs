@@ -262,7 +262,7 @@ impl Harness for KubeHarness {
         timing.timeout = Duration::from_secs(60);
         // A watch lasts whole seconds.
         timing.max_silence = Duration::from_secs(4);
-        timing.deadline = Duration::from_secs(5);
+        timing.deadline = Duration::from_secs(3);
         // A node rotates a log of 10 MiB, and the API shows the last part alone.
         timing.output_bytes = 4096 * LINE;
         timing

@@ -44,6 +44,7 @@ async fn server<F: Future<Output = ()> + Send>(
                 let length = stream.peek(&mut start).await.unwrap();
                 let head = String::from_utf8_lossy(&start[..length]).into_owned();
                 if head.contains("/exec?") {
+                    #[expect(clippy::result_large_err, reason = "the type is the callback's")]
                     let choose = |_: &Request, mut response: Response| {
                         response.headers_mut().insert("sec-websocket-protocol", "v5.channel.k8s.io".parse().unwrap());
                         Ok(response)
@@ -56,9 +57,10 @@ async fn server<F: Future<Output = ()> + Send>(
                 while !seen.ends_with(b"\r\n\r\n") {
                     seen.push(stream.read_u8().await.unwrap());
                 }
-                let body = match head.contains("/version") {
-                    true => json!({ "gitVersion": "v1.33.1" }),
-                    false => list("9", "", &[pod("a", "5", "Running", 0, running())]),
+                let body = if head.contains("/version") {
+                    json!({ "gitVersion": "v1.33.1" })
+                } else {
+                    list("9", "", &[pod("a", "5", "Running", 0, running())])
                 };
                 let body = body.to_string();
                 let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());

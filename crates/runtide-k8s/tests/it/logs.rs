@@ -12,7 +12,8 @@ use crate::scripted::{Part, Reply, Request, Server, event, list, pod, running};
 
 /// Lines of one log, as the server stamps them; the second of each, and its text.
 fn log(lines: &[(&str, &str)]) -> String {
-    lines.iter().map(|(second, text)| format!("2026-12-01T00:00:{second}Z {text}\n")).collect()
+    let line = |(second, text): &(&str, &str)| format!("2026-12-01T00:00:{second}Z {text}\n");
+    lines.iter().map(line).collect::<Vec<_>>().concat()
 }
 
 fn ended(code: i32) -> Value {
@@ -161,9 +162,11 @@ async fn output_that_is_read_once_breaks_off_with_an_error_and_the_nodes_words_a
         (vec![chunk(log(&[("01", "one"), ("02.7", "two"), ("03", "three")])), Part::End], ("two\n", None)),
     ] {
         let is_last = expected.0 == "two\n";
-        let server = Server::new(move |request| match request.is_log() {
-            true => Reply::Stream(parts.clone()),
-            false => Reply::ok(&list("9", "", &[pod("a", "5", "Running", 0, running())])),
+        let server = Server::new(move |request| {
+            if request.is_log() {
+                return Reply::Stream(parts.clone());
+            }
+            Reply::ok(&list("9", "", &[pod("a", "5", "Running", 0, running())]))
         })
         .await;
         let mut options = LogOptions::default();
@@ -180,12 +183,12 @@ async fn output_that_is_read_once_breaks_off_with_an_error_and_the_nodes_words_a
 
 #[tokio::test]
 async fn a_pod_that_has_not_begun_has_written_nothing_and_there_is_no_earlier_run() {
-    let server = Server::new(|request| match request.is_log() {
-        true => Reply::refusal(400, "BadRequest"),
-        false => {
-            let waits = json!({"waiting": {"reason": "ContainerCreating"}});
-            Reply::ok(&list("9", "", &[pod("a", "5", "Pending", 0, waits)]))
+    let server = Server::new(|request| {
+        if request.is_log() {
+            return Reply::refusal(400, "BadRequest");
         }
+        let waits = json!({"waiting": {"reason": "ContainerCreating"}});
+        Reply::ok(&list("9", "", &[pod("a", "5", "Pending", 0, waits)]))
     })
     .await;
     assert_eq!(follow!(server, LogOptions::default()), (String::new(), None));

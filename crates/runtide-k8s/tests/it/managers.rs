@@ -144,9 +144,11 @@ async fn a_wait_has_the_exit_of_its_own_run_and_never_that_of_another() {
     for (restarts, exit) in [(1, Some(ExitCause::Code(3))), (2, None)] {
         let mut next = pod("a", "11", "Running", restarts, running());
         next["status"]["containerStatuses"][0]["lastState"] = ended(3);
-        let server = Server::new(move |request| match request.is_watch() {
-            true => Reply::events(&[event("MODIFIED", next.clone())]),
-            false => Reply::ok(&list("9", "", &[pod("a", "5", "Running", 0, running())])),
+        let server = Server::new(move |request| {
+            if request.is_watch() {
+                return Reply::events(&[event("MODIFIED", next.clone())]);
+            }
+            Reply::ok(&list("9", "", &[pod("a", "5", "Running", 0, running())]))
         })
         .await;
         let waited = server.backend().lifecycle().unwrap().wait(&id()).await.unwrap();

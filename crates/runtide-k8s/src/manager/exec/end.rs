@@ -10,7 +10,8 @@ const NOT_RUNNABLE: i32 = 126;
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Status {
-    status: String,
+    #[serde(rename = "status")]
+    outcome: String,
     message: String,
     reason: String,
     details: Option<Details>,
@@ -44,7 +45,7 @@ impl End {
         let Ok(status) = serde_json::from_slice::<Status>(status) else {
             return Self::Unseen("the server's word on the end cannot be read".to_owned());
         };
-        if status.status == "Success" {
+        if status.outcome == "Success" {
             return Self::Exit(ExitStatus::code(0));
         }
         if status.reason == "NonZeroExitCode" {

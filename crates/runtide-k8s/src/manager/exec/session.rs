@@ -118,11 +118,9 @@ impl ExecControl for Control {
         if self.end.borrow().is_some() {
             return Err(conflict("the process has ended"));
         }
-        let site = self.subject.site();
-        site.within(self.subject.client.config().deadline, async {
-            self.sizes.send(size).await.map_err(|_| conflict("the process has ended"))
-        })
-        .await
+        let deadline = self.subject.client.config().deadline;
+        let sent = async { self.sizes.send(size).await.map_err(|_| conflict("the process has ended")) };
+        self.subject.site().within(deadline, sent).await
     }
 
     async fn wait(&self) -> Result<Option<ExitStatus>> {

@@ -46,10 +46,9 @@ impl Logs {
     fn wanted(&self, options: &LogOptions) -> Result<Wanted> {
         let site = self.client.site(LOGS);
         let has = |source| options.sources.contains(&source);
-        if !options.sources.is_empty()
-            && !has(LogSource::Console)
-            && !(has(LogSource::Stdout) && has(LogSource::Stderr))
-        {
+        let is_all =
+            options.sources.is_empty() || has(LogSource::Console) || (has(LogSource::Stdout) && has(LogSource::Stderr));
+        if !is_all {
             let error = site.error(ErrorKind::Unsupported, KEPT_TOGETHER);
             return Err(error.with_context("feature", "logs_read").with_context("reason", KEPT_TOGETHER));
         }
@@ -89,9 +88,10 @@ impl LogManager for Logs {
         let wanted = self.wanted(&options)?;
         let subject = Subject::find(&self.client, LOGS, id).await?;
         let Some(seen) = subject.look().await? else { return Err(subject.is_gone()) };
-        let reading = match options.follow {
-            true => Reading::following(subject, wanted, &seen).await,
-            false => Reading::once(subject, wanted, &seen).await,
+        let reading = if options.follow {
+            Reading::following(subject, wanted, &seen).await
+        } else {
+            Reading::once(subject, wanted, &seen).await
         };
         reading.map(Reading::into_stream)
     }

@@ -66,11 +66,8 @@ fn end(text: &[u8], is_over: bool) -> Option<usize> {
         }
         at += BREAK;
     }
-    match is_whole {
-        true => Some(all.min(LONGEST)),
-        // The break at the very end may be followed by a time.
-        false => (all >= LONGEST + TIME).then_some(LONGEST),
-    }
+    // A break at the very end of what is there may be followed by a time.
+    if is_whole { Some(all.min(LONGEST)) } else { (all >= LONGEST + TIME).then_some(LONGEST) }
 }
 
 impl Pieces {
