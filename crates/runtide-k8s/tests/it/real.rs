@@ -46,7 +46,8 @@ fn access(kubeconfig: &Path) -> Access {
 }
 
 fn backend(access: Access) -> KubeBackend {
-    KubeBackend::new(Config::new(access)).unwrap()
+    // A busy machine's node takes its time to end a pod.
+    KubeBackend::new(Config::new(access).with_deadline(Duration::from_secs(180))).unwrap()
 }
 
 /// A namespace of a test, which is removed at its end.
