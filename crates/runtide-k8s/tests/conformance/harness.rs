@@ -63,8 +63,8 @@ struct Node {
     pods: Mutex<HashMap<InstanceId, Pod>>,
     facts: Mutex<Vec<Fact>>,
     addresses: AtomicU32,
-    /// The real node, for a law that needs one.
-    kubelet: OnceLock<Kubelet>,
+    /// The real node, for a law that needs one; `None` within: there is none.
+    kubelet: OnceLock<Option<Kubelet>>,
 }
 
 /// One test's share of the server.
@@ -93,6 +93,10 @@ fn now() -> String {
 }
 
 impl Node {
+    fn kubelet(&self) -> Option<&Kubelet> {
+        self.kubelet.get()?.as_ref()
+    }
+
     fn path(&self, name: &str) -> String {
         format!("/api/v1/namespaces/{}/pods/{name}", self.namespace)
     }
@@ -281,10 +285,8 @@ impl Harness for KubeHarness {
     }
 
     fn begin(&self, law: Law) {
-        if law.id().starts_with('M')
-            && let Some(kubelet) = Kubelet::of_environment()
-        {
-            let _ = self.node.kubelet.set(kubelet);
+        if law.id().starts_with('M') {
+            let _ = self.node.kubelet.set(Kubelet::of_environment());
         }
     }
 
@@ -343,7 +345,10 @@ impl Harness for KubeHarness {
         let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
         let name: String = name.chars().map(plain).collect();
         let probe = (*work == Workload::Checked).then(|| json!({ "exec": { "command": ["true"] } }));
-        let spec = match node.kubelet.get() {
+        if matches!(node.kubelet.get(), Some(None)) {
+            return Err(Obstacle::failed("RUNTIDE_TEST_K8S_NODE is not set: cargo xtask testbed up k8s"));
+        }
+        let spec = match node.kubelet() {
             Some(kubelet) => kubelet.spec(work)?,
             None => json!({
                 "nodeName": node.namespace, "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 1,
@@ -375,7 +380,7 @@ impl Harness for KubeHarness {
     }
 
     async fn start(&self, id: &InstanceId) -> Done<()> {
-        if let Some(kubelet) = self.node.kubelet.get() {
+        if let Some(kubelet) = self.node.kubelet() {
             self.node.fact(id, Happened::Started { incarnation: None });
             return kubelet.start(&self.node.server, &self.node.path(&self.node.pod(id)?.name)).await;
         }
@@ -400,14 +405,14 @@ impl Harness for KubeHarness {
     }
 
     async fn stop(&self, id: &InstanceId) -> Done<()> {
-        if self.node.kubelet.get().is_some() {
+        if self.node.kubelet().is_some() {
             return Kubelet::stop(&self.node.server, &self.node.path(&self.node.pod(id)?.name), id).await;
         }
         self.node.end(id, 0, "Completed").await
     }
 
     async fn kill(&self, id: &InstanceId, signal: UnixSignal) -> Done<()> {
-        if self.node.kubelet.get().is_some() {
+        if self.node.kubelet().is_some() {
             return Kubelet::signal(id, signal);
         }
         match signal {
@@ -418,7 +423,7 @@ impl Harness for KubeHarness {
     }
 
     async fn remove(&self, id: &InstanceId) -> Done<()> {
-        if self.node.kubelet.get().is_some() {
+        if self.node.kubelet().is_some() {
             return self.node.remove(id).await;
         }
         self.node.end(id, 137, "Error").await?;
