@@ -216,7 +216,7 @@ fn five_thousand_pods_of_a_real_server_take_two_kibibytes_each() {
                 "ports": [{ "containerPort": 8080 }], "readinessProbe": { "httpGet": { "path": "/ready", "port": 8080 } } });
             let body = json!({
                 "metadata": { "name": format!("web-{n:05}"), "labels": { "app": "web", "tier": "front" } },
-                "spec": { "schedulerName": "nobody", "automountServiceAccountToken": false, "containers": [container] },
+                "spec": { "schedulerName": "absent", "automountServiceAccountToken": false, "containers": [container] },
             });
             loop {
                 match server.try_ask("POST", pods, &body).await {

@@ -11,7 +11,7 @@ use super::server::Server;
 /// Bytes of each line that is printed: the log of short ones would be rotated, of which Kubernetes shows the last part alone.
 pub(crate) const LINE: u64 = 1024;
 /// Scheduler of a pod that is not to start yet: there is none of this name, and the harness binds the pod.
-const NOBODY: &str = "runtide-conformance";
+const NO_SCHEDULER: &str = "runtide-conformance";
 /// An argument by which the main process of a container is found.
 const MAIN: &str = "runtide-conformance-main";
 const LIMIT: Duration = Duration::from_secs(120);
@@ -42,7 +42,7 @@ impl Kubelet {
         };
         let limits = if *work == Workload::Oom { json!({ "memory": "24Mi" }) } else { json!({}) };
         Ok(json!({
-            "schedulerName": NOBODY, "restartPolicy": "Never",
+            "schedulerName": NO_SCHEDULER, "restartPolicy": "Never",
             "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 5,
             "containers": [{
                 "name": "main", "image": self.image, "imagePullPolicy": "Never",

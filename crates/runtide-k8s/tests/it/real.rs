@@ -1,4 +1,4 @@
-//! What only a real server and a real node show: TLS, the rights of a user, and what a kubelet makes of output.
+//! Tests that need a real server and a real node: TLS, the rights of a user, and what a kubelet makes of output.
 
 use std::{
     path::{Path, PathBuf},
@@ -84,7 +84,7 @@ impl Space {
         });
         match script {
             Some(_) => spec["nodeName"] = json!(node),
-            None => spec["schedulerName"] = json!("nobody"),
+            None => spec["schedulerName"] = json!("absent"),
         }
         let body = json!({ "metadata": { "name": name, "labels": { LABEL: self.name } }, "spec": spec });
         loop {
@@ -139,11 +139,11 @@ async fn the_servers_certificate_is_checked_and_the_clients_says_who_asks() {
     let mut unchecked = own.clone();
     unchecked.ca = None;
     backend(unchecked.with_insecure()).connect().await.unwrap();
-    // Nobody, and a token that is no one's.
-    let nobody = own.with_identity(None);
-    let error = backend(nobody.clone()).list_instances(ListOptions::default()).await.unwrap_err();
+    // A request without credentials, and one with a token of no user.
+    let anonymous = own.with_identity(None);
+    let error = backend(anonymous.clone()).list_instances(ListOptions::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "as system:anonymous: {error}");
-    let stranger = nobody.with_user(User::Token("s3cret-of-nobody".into()));
+    let stranger = anonymous.with_user(User::Token("s3cret-of-no-user".into()));
     let error = backend(stranger).list_instances(ListOptions::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthenticated);
     assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");

@@ -323,7 +323,7 @@ impl Reading {
     }
 }
 
-/// Waits until then; for ever without a time.
+/// Waits until then; indefinitely without a time.
 async fn at(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
