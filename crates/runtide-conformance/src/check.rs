@@ -12,6 +12,7 @@ impl LawSet for Law {
     }
 
     async fn check(self, h: &Self::Harness) -> LawResult {
+        h.begin(self);
         crate::__runtime_laws! { __law_call [Law, self, h] }
     }
 

@@ -39,6 +39,16 @@ pub trait Harness: Send + Sync {
         &[]
     }
 
+    /// `true` if a stop removes the instance, so that an instance which is gone has been stopped.
+    fn stop_removes(&self) -> bool {
+        false
+    }
+
+    /// The law that this harness is for, before anything else is asked of it.
+    fn begin(&self, law: Law) {
+        let _ = law;
+    }
+
     /// Configured credentials: no error may show them.
     fn secrets(&self) -> Vec<String> {
         Vec::new()

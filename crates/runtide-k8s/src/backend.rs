@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use runtide_core::{
     BackendId, Capabilities, EventStream, GroupKind, Instance, InstanceFilter, InstanceId, LabelMatch, ListOptions,
-    Listing, Result, RuntimeBackend, RuntimeInfo, RuntimeKind, WatchOptions, capabilities::WatchSupport, watch::Driver,
+    Listing, Result, RuntimeBackend, RuntimeInfo, RuntimeKind, WatchOptions,
+    capabilities::{Support, WatchSupport},
+    manager::{ExecManager, LifecycleManager, LogManager, LogOptions, LogStream},
+    watch::Driver,
 };
 
 use crate::{
@@ -13,6 +16,7 @@ use crate::{
     config::{Config, Granularity},
     inspector::PodInspector,
     list::Selectors,
+    manager::{ATTACH, CONTAINER, Exec, KILL, Lifecycle, Logs, PAUSE, RENAME, RESIZE, SIGNAL, START},
     source::PodSource,
 };
 
@@ -34,6 +38,9 @@ use crate::{
 pub struct KubeBackend {
     client: Client,
     inspector: PodInspector,
+    lifecycle: Lifecycle,
+    logs: Logs,
+    exec: Exec,
     driver: Driver,
 }
 
@@ -48,9 +55,32 @@ impl KubeBackend {
         let of_source = client.clone();
         Ok(Self {
             inspector: PodInspector::new(client.clone()),
+            lifecycle: Lifecycle::new(client.clone()),
+            logs: Logs::new(client.clone()),
+            exec: Exec::new(client.clone()),
             driver: Driver::new(client.id().clone(), options, move || PodSource::new(of_source.clone())),
             client,
         })
+    }
+
+    /// Opens the output of the run before the present one, which the node keeps until the next: `kubectl logs --previous`.
+    ///
+    /// # Errors
+    /// As [`LogManager::logs`]; `NotFound` where no run was before, or its output is no longer there, and `InvalidInput` for
+    /// [`LogOptions::follow`]: it is over.
+    ///
+    /// ```no_run
+    /// # async fn example(cluster: &runtide_k8s::KubeBackend, id: &runtide_core::InstanceId) -> runtide_core::Result<()> {
+    /// use runtide_core::manager::LogOptions;
+    ///
+    /// let mut last_words = cluster.logs_of_previous_run(id, LogOptions::default().with_tail(Some(20))).await?;
+    /// while let Some(line) = last_words.next().await {
+    ///     print!("{}", String::from_utf8_lossy(&line?.bytes));
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn logs_of_previous_run(&self, id: &InstanceId, options: LogOptions) -> Result<LogStream> {
+        self.logs.previous(id, &options).await
     }
 }
 
@@ -105,12 +135,34 @@ fn selectors(config: &Config, filter: &InstanceFilter) -> (Option<String>, Optio
     (joined(labels), joined(fields))
 }
 
-fn capabilities(is_connected: bool) -> Capabilities {
+fn capabilities(is_connected: bool, granularity: Granularity) -> Capabilities {
     if !is_connected {
         return Capabilities::default();
     }
     let mut can = Capabilities::none("not implemented in this version");
     can.watch = WatchSupport::Resumable;
+    let of_pods = || if granularity == Granularity::Pod { Support::Yes } else { Support::no(CONTAINER) };
+    can.lifecycle_stop = of_pods();
+    can.lifecycle_remove = of_pods();
+    can.lifecycle_wait = Support::Yes;
+    can.lifecycle_start = Support::no(START);
+    can.lifecycle_restart = Support::no(START);
+    can.lifecycle_stop_signal = Support::no(SIGNAL);
+    can.lifecycle_kill = Support::no(KILL);
+    can.lifecycle_pause = Support::no(PAUSE);
+    can.lifecycle_rename = Support::no(RENAME);
+    can.logs_read = Support::Yes;
+    can.logs_follow = Support::Yes;
+    can.exec_run = Support::Yes;
+    can.exec_attach = Support::no(ATTACH);
+    can.exec_resize = Support::no(RESIZE);
+    for verb in [&mut can.networks_manage, &mut can.networks_connect] {
+        *verb = Support::no("the cluster has one network, and pods are on it");
+    }
+    for verb in [&mut can.images_manage, &mut can.images_pull, &mut can.images_import, &mut can.images_save] {
+        *verb = Support::no("each node has its own images, and the API does not manage them");
+    }
+    can.images_build = Support::no("Kubernetes builds no images");
     can
 }
 
@@ -125,7 +177,7 @@ impl RuntimeBackend for KubeBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        capabilities(self.client.last_server().is_some())
+        capabilities(self.client.last_server().is_some(), self.client.config().granularity)
     }
 
     async fn connect(&self) -> Result<RuntimeInfo> {
@@ -138,7 +190,7 @@ impl RuntimeBackend for KubeBackend {
             RuntimeKind::Kubernetes,
             version,
             self.client.endpoint(),
-            capabilities(true),
+            capabilities(true, self.client.config().granularity),
         );
         info.api_version = Some("v1".to_owned());
         Ok(info)
@@ -161,6 +213,18 @@ impl RuntimeBackend for KubeBackend {
     async fn watch(&self, options: WatchOptions) -> Result<EventStream> {
         self.client.check_open(crate::subscription::WATCH)?;
         self.driver.watch(options)
+    }
+
+    fn lifecycle(&self) -> Option<&dyn LifecycleManager> {
+        Some(&self.lifecycle)
+    }
+
+    fn logs(&self) -> Option<&dyn LogManager> {
+        Some(&self.logs)
+    }
+
+    fn exec(&self) -> Option<&dyn ExecManager> {
+        Some(&self.exec)
     }
 
     async fn close(&self) -> Result<()> {

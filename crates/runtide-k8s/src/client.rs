@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
 use runtide_core::{
@@ -35,6 +35,23 @@ const LONGEST_REFUSAL: usize = 64 << 10;
 pub(crate) struct Server {
     /// `v1.33.1`; `None`: it was not asked.
     pub(crate) version: Option<String>,
+}
+
+/// The connection of an exec.
+pub(crate) type Socket = tokio_tungstenite::WebSocketStream<hyper_util::rt::TokioIo<hyper::upgrade::Upgraded>>;
+
+/// A request, without its credentials.
+struct Ask<'a> {
+    method: Method,
+    path: &'a str,
+    /// JSON.
+    body: Option<&'a [u8]>,
+}
+
+impl<'a> Ask<'a> {
+    fn get(path: &'a str) -> Self {
+        Self { method: Method::GET, path, body: None }
+    }
 }
 
 /// A cheap handle on one backend's connections.
@@ -129,7 +146,11 @@ impl Client {
     }
 
     /// Ends with `Cancelled` when the backend is closed.
-    async fn until_closed<T>(&self, operation: &'static str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(crate) async fn until_closed<T>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         tokio::select! {
             biased;
             () = self.0.session.closed() => Err(self.site(operation).closed()),
@@ -160,13 +181,18 @@ impl Client {
         Ok(link)
     }
 
-    /// Sends a GET, and once more where the server refuses credentials that can be fetched again.
-    async fn send(&self, operation: &'static str, path: &str, is_watch: bool) -> Result<(HeaderMap, Body)> {
+    /// Sends a request, and once more where the server refuses credentials that can be fetched again: such a request had no effect.
+    async fn send(&self, operation: &'static str, ask: &Ask<'_>, is_watch: bool) -> Result<(HeaderMap, Body)> {
         let site = self.site(operation);
         for attempt in 0.. {
             let link = self.link(operation).await?;
             let client = if is_watch { &link.watches } else { &link.requests };
-            let request = Request::get(path).header(header::ACCEPT, "application/json").body(Body::empty());
+            let request =
+                Request::builder().method(&ask.method).uri(ask.path).header(header::ACCEPT, "application/json");
+            let request = match ask.body {
+                Some(body) => request.header(header::CONTENT_TYPE, "application/json").body(body.to_vec().into()),
+                None => request.body(Body::empty()),
+            };
             let request = request.map_err(|error| {
                 site.error(ErrorKind::InvalidInput, "the request cannot be written").with_source(error)
             })?;
@@ -208,9 +234,19 @@ impl Client {
 
     /// The headers and the whole body of an answer.
     pub(crate) async fn get(&self, operation: &'static str, path: &str) -> Result<(HeaderMap, Bytes)> {
+        self.exchange(operation, &Ask::get(path)).await
+    }
+
+    /// Deletes an object, or begins to: the server's answer is that it was accepted.
+    pub(crate) async fn delete(&self, operation: &'static str, path: &str, options: &[u8]) -> Result<()> {
+        let ask = Ask { method: Method::DELETE, path, body: Some(options) };
+        self.exchange(operation, &ask).await.map(drop)
+    }
+
+    async fn exchange(&self, operation: &'static str, ask: &Ask<'_>) -> Result<(HeaderMap, Bytes)> {
         let site = self.site(operation);
         self.until_closed(operation, async {
-            let (headers, body) = self.send(operation, path, false).await?;
+            let (headers, body) = self.send(operation, ask, false).await?;
             let collected = self.collect(site, body, LONGEST);
             let body = site.within(self.0.config.deadline, collected).await.inspect_err(|_| self.drop_connections())?;
             Ok((headers, body))
@@ -220,7 +256,36 @@ impl Client {
 
     /// The headers and the stream of an answer, on a connection of its own, which is closed when the stream is dropped.
     pub(crate) async fn stream(&self, operation: &'static str, path: &str) -> Result<(HeaderMap, Body)> {
-        self.until_closed(operation, self.send(operation, path, true)).await
+        self.until_closed(operation, self.send(operation, &Ask::get(path), true)).await
+    }
+
+    /// Opens a WebSocket, on a connection of its own; `true` with it if the peer can be told of the end of one stream.
+    pub(crate) async fn upgrade(&self, operation: &'static str, path: &str) -> Result<(Socket, bool)> {
+        let site = self.site(operation);
+        self.until_closed(operation, async {
+            for attempt in 0.. {
+                let link = self.link(operation).await?;
+                let request = Request::get(path).body(Vec::new()).map_err(|error| {
+                    site.error(ErrorKind::InvalidInput, "the request cannot be written").with_source(error)
+                })?;
+                let opened = site.within(self.0.config.deadline, async { Ok(link.watches.connect(request).await) });
+                let error = match opened.await.inspect_err(|_| self.drop_connections())? {
+                    Ok(opened) => {
+                        let closes = opened.supports_stream_close();
+                        return Ok((opened.into_stream(), closes));
+                    }
+                    Err(error) => error,
+                };
+                let error = status::of_upgrade(site, error);
+                if error.kind() == ErrorKind::Unauthenticated && attempt == 0 && self.0.credentials.refused().await {
+                    self.drop_connections();
+                    continue;
+                }
+                return Err(error);
+            }
+            Err(site.error(ErrorKind::Unauthenticated, "the credentials were refused"))
+        })
+        .await
     }
 
     /// Asks for the server's version.

@@ -96,7 +96,7 @@ impl PodInspector {
     }
 }
 
-fn shortened(id: &InstanceId) -> String {
+pub(crate) fn shortened(id: &InstanceId) -> String {
     id.as_str().chars().take(LONGEST_ID).collect::<String>().escape_debug().to_string()
 }
 

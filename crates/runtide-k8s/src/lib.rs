@@ -13,6 +13,7 @@ mod inspector;
 mod kubeconfig;
 mod lines;
 mod list;
+mod manager;
 mod normalize;
 mod proxy;
 mod runs;

@@ -70,14 +70,23 @@ pub(crate) fn namespaces(client: &Client) -> Vec<Namespace> {
 
 /// The path and query of a request for pods.
 pub(crate) fn path(namespace: Option<&str>, selectors: &Selectors, query: &[(&str, &str)]) -> String {
-    let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    let mut path = match namespace {
+    let path = match namespace {
         Some(namespace) => format!("/api/v1/namespaces/{}/pods", encoded(namespace).replace("%2D", "-")),
         None => "/api/v1/pods".to_owned(),
     };
     let selectors = [("labelSelector", selectors.labels.as_deref()), ("fieldSelector", selectors.fields.as_deref())];
     let selectors = selectors.into_iter().filter_map(|(key, value)| Some((key, value?)));
-    for (n, (key, value)) in query.iter().copied().chain(selectors).enumerate() {
+    let all: Vec<_> = query.iter().copied().chain(selectors).collect();
+    with_query(path, &all)
+}
+
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+/// The path with these parameters.
+pub(crate) fn with_query(mut path: String, query: &[(&str, &str)]) -> String {
+    for (n, (key, value)) in query.iter().enumerate() {
         path.push(if n == 0 { '?' } else { '&' });
         path.push_str(key);
         path.push('=');

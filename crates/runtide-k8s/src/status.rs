@@ -112,6 +112,21 @@ pub(crate) fn of_transport(site: CallSite<'_>, error: kube::Error) -> Error {
     }
 }
 
+/// The error for a WebSocket that was not opened.
+pub(crate) fn of_upgrade(site: CallSite<'_>, error: kube::Error) -> Error {
+    match error {
+        kube::Error::Api(refused) => {
+            let code = StatusCode::from_u16(refused.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            let body = serde_json::to_vec(&refused).unwrap_or_default();
+            of_response(site, code, &HeaderMap::new(), &body)
+        }
+        kube::Error::UpgradeConnection(error) => {
+            site.error(ErrorKind::Protocol, "the server, or a proxy before it, opens no WebSocket").with_source(error)
+        }
+        other => of_transport(site, other),
+    }
+}
+
 /// An error of our own below kube's client, with the backend's name.
 fn located(site: CallSite<'_>, own: Error) -> Error {
     own.with_context("backend", site.owner())

@@ -88,6 +88,8 @@ pub(crate) struct Meta<'a> {
     pub(crate) annotations: BTreeMap<Text<'a>, Text<'a>>,
     #[serde(default, borrow, deserialize_with = "nullable")]
     pub(crate) owner_references: Vec<Owner<'a>>,
+    #[serde(default, borrow, deserialize_with = "nullable")]
+    pub(crate) finalizers: Vec<Text<'a>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -107,6 +109,7 @@ pub(crate) struct Spec<'a> {
     pub(crate) node_name: Option<Text<'a>>,
     #[serde(borrow)]
     pub(crate) restart_policy: Option<Text<'a>>,
+    pub(crate) termination_grace_period_seconds: Option<u32>,
     #[serde(borrow, deserialize_with = "nullable")]
     pub(crate) containers: Vec<ContainerSpec<'a>>,
     #[serde(borrow, deserialize_with = "nullable")]

@@ -35,7 +35,7 @@ pub(super) fn main<'p, 'a>(pod: &'p Pod<'a>) -> Option<&'p ContainerSpec<'a>> {
 }
 
 /// The exit of a run, unless the kubelet lost the container and made a code up.
-pub(super) fn exit(ended: &Terminated<'_>) -> Option<ExitStatus> {
+pub(crate) fn exit(ended: &Terminated<'_>) -> Option<ExitStatus> {
     let reason = ended.reason.as_deref();
     if reason == Some("ContainerStatusUnknown") {
         return None;

@@ -12,8 +12,10 @@ use runtide_core::{BackendId, ExitStatus, Instance};
 
 use crate::{
     config::{Config, Granularity},
-    wire::Pod,
+    wire::{ContainerStatus, Pod},
 };
+
+pub(crate) use self::fields::exit as exit_of;
 
 /// The part of a configuration that decides how a pod is shown.
 #[derive(Clone, Debug)]
@@ -50,4 +52,22 @@ impl View {
 /// The pod's uid in an instance's id.
 pub(crate) fn uid_of(id: &str) -> &str {
     id.split('/').next().unwrap_or(id)
+}
+
+/// The container of this name with its state; the one that the pod is about, if none is named.
+pub(crate) fn container_of<'p, 'a>(
+    pod: &'p Pod<'a>,
+    name: Option<&str>,
+) -> Option<(&'p str, Option<&'p ContainerStatus<'a>>)> {
+    let (spec, status) = (&pod.spec, &pod.status);
+    let container = match name {
+        None => fields::main(pod)?,
+        Some(name) => {
+            let mut all = spec.containers.iter().chain(&spec.init_containers).chain(&spec.ephemeral_containers);
+            all.find(|container| container.name == name)?
+        }
+    };
+    let statuses = [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
+    let own = statuses.into_iter().find_map(|all| fields::status_of(all, &container.name));
+    Some((&container.name, own))
 }

@@ -5,7 +5,7 @@ use std::{
     ops::RangeInclusive,
     path::Path,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, SystemTime},
@@ -13,16 +13,23 @@ use std::{
 
 use async_trait::async_trait;
 use runtide_conformance::{
-    Absent, Change, Dialect, Done, Fact, Fault, Happened, Harness, Held, Law, Life, Obstacle, Supported, Timing,
-    Tuning, Workload,
+    Absent, Change, Command, Dialect, Done, Fact, Fault, Happened, Harness, Held, Law, Life, Obstacle, Output,
+    Supported, Timing, Tuning, Workload,
     proxy::{Action, Endpoint as Socket, Proxy, Rule},
     testbed::{Testbed, Turn},
 };
-use runtide_core::{ExitStatus, Health, Instance, InstanceId, RuntimeBackend, UnixSignal, manager::InstanceSpec};
+use runtide_core::{
+    ExitStatus, Health, Instance, InstanceId, RuntimeBackend, UnixSignal,
+    manager::{InstanceSpec, LogSource},
+};
 use runtide_k8s::{Access, Config, KubeBackend, Namespaces, User};
 use serde_json::{Value, json};
 
-use super::{observe::instance, server::Server};
+use super::{
+    kubelet::{Kubelet, LINE, printing},
+    observe::instance,
+    server::Server,
+};
 
 /// Name of the backend in the report and in the testbed.
 const NAME: &str = "k8s";
@@ -37,18 +44,8 @@ const LISTS: &str = "limit=500";
 const WATCHES: &str = "watch=1";
 
 /// Laws that do not apply to Kubernetes.
-pub(crate) const SKIPS: &[(Law, &str)] = &[
-    (Law::M1, NO_MANAGERS),
-    (Law::M2, NO_MANAGERS),
-    (Law::M3, NO_MANAGERS),
-    (Law::M4, NO_MANAGERS),
-    (Law::M5, NO_MANAGERS),
-    (Law::M6, NO_MANAGERS),
-    (Law::M7, NO_MANAGERS),
-    (Law::M8, NO_MANAGERS),
-];
-
-const NO_MANAGERS: &str = "this version has no managers";
+pub(crate) const SKIPS: &[(Law, &str)] =
+    &[(Law::M7, "operations are composed of networks, images and provision, which this backend has not")];
 
 /// A pod of the harness.
 #[derive(Clone, Debug)]
@@ -66,6 +63,8 @@ struct Node {
     pods: Mutex<HashMap<InstanceId, Pod>>,
     facts: Mutex<Vec<Fact>>,
     addresses: AtomicU32,
+    /// The real node, for a law that needs one; `None` within: there is none.
+    kubelet: OnceLock<Option<Kubelet>>,
 }
 
 /// One test's share of the server.
@@ -94,6 +93,10 @@ fn now() -> String {
 }
 
 impl Node {
+    fn kubelet(&self) -> Option<&Kubelet> {
+        self.kubelet.get()?.as_ref()
+    }
+
     fn path(&self, name: &str) -> String {
         format!("/api/v1/namespaces/{}/pods/{name}", self.namespace)
     }
@@ -225,6 +228,7 @@ impl KubeHarness {
             pods: Mutex::default(),
             facts: Mutex::default(),
             addresses: AtomicU32::new(1),
+            kubelet: OnceLock::new(),
         });
         let beating = beat(Arc::clone(&node));
         Ok(Self {
@@ -262,7 +266,9 @@ impl Harness for KubeHarness {
         timing.timeout = Duration::from_secs(60);
         // A watch lasts whole seconds.
         timing.max_silence = Duration::from_secs(4);
-        timing.deadline = Duration::from_secs(5);
+        timing.deadline = Duration::from_secs(3);
+        // A node rotates a log of 10 MiB, and the API shows the last part alone.
+        timing.output_bytes = 4096 * LINE;
         timing
     }
 
@@ -272,6 +278,44 @@ impl Harness for KubeHarness {
 
     fn skips(&self) -> &'static [(Law, &'static str)] {
         SKIPS
+    }
+
+    fn stop_removes(&self) -> bool {
+        true
+    }
+
+    fn begin(&self, law: Law) {
+        if law.id().starts_with('M') {
+            let _ = self.node.kubelet.set(Kubelet::of_environment());
+        }
+    }
+
+    fn is_console(&self) -> bool {
+        true
+    }
+
+    fn output(&self, side: LogSource, bytes: u64) -> Output {
+        let letter = if side == LogSource::Stdout { 'o' } else { 'e' };
+        Box::new((0..bytes / LINE).map(move |n| format!("{letter}{n:014}{:1008}\n", "").into_bytes()))
+    }
+
+    fn commands(&self, bytes: u64) -> Vec<Command> {
+        // None has an input: this server cannot be told of its end, which is refused.
+        let shell = |script: &str| Command::new(["sh", "-c", script]);
+        let mut fails = shell("exit 3");
+        fails.code = 3;
+        let mut stdout = shell(&printing(bytes, "print o"));
+        stdout.stdout = self.output(LogSource::Stdout, bytes);
+        let mut both = shell(&printing(bytes, "print o & print e >&2; wait; exit 4"));
+        both.stdout = self.output(LogSource::Stdout, bytes);
+        (both.stderr, both.code) = (self.output(LogSource::Stderr, bytes), 4);
+        vec![fails, stdout, both]
+    }
+
+    fn echo(&self, word: &str) -> Option<Command> {
+        let mut echo = Command::new(["sh", "-c", "printf %s \"$1\"", "sh", word]);
+        echo.stdout = Box::new(std::iter::once(word.as_bytes().to_vec()));
+        Some(echo)
     }
 
     fn secrets(&self) -> Vec<String> {
@@ -301,13 +345,17 @@ impl Harness for KubeHarness {
         let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
         let name: String = name.chars().map(plain).collect();
         let probe = (*work == Workload::Checked).then(|| json!({ "exec": { "command": ["true"] } }));
-        let body = json!({
-            "metadata": { "name": name, "labels": { LABEL: node.namespace } },
-            "spec": {
+        if matches!(node.kubelet.get(), Some(None)) {
+            return Err(Obstacle::failed("RUNTIDE_TEST_K8S_NODE is not set: cargo xtask testbed up k8s"));
+        }
+        let spec = match node.kubelet() {
+            Some(kubelet) => kubelet.spec(work)?,
+            None => json!({
                 "nodeName": node.namespace, "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 1,
                 "containers": [{ "name": "main", "image": "busybox:1", "readinessProbe": probe }],
-            },
-        });
+            }),
+        };
+        let body = json!({ "metadata": { "name": name, "labels": { LABEL: node.namespace } }, "spec": spec });
         let path = format!("/api/v1/namespaces/{}/pods", node.namespace);
         let made = loop {
             // Right after its namespace a pod is refused until the namespace has its service account.
@@ -332,6 +380,10 @@ impl Harness for KubeHarness {
     }
 
     async fn start(&self, id: &InstanceId) -> Done<()> {
+        if let Some(kubelet) = self.node.kubelet() {
+            self.node.fact(id, Happened::Started { incarnation: None });
+            return kubelet.start(&self.node.server, &self.node.path(&self.node.pod(id)?.name)).await;
+        }
         let pod = self.node.begin(id).await?;
         match pod.work {
             Workload::Exit { after, code } => {
@@ -353,10 +405,16 @@ impl Harness for KubeHarness {
     }
 
     async fn stop(&self, id: &InstanceId) -> Done<()> {
+        if self.node.kubelet().is_some() {
+            return Kubelet::stop(&self.node.server, &self.node.path(&self.node.pod(id)?.name), id).await;
+        }
         self.node.end(id, 0, "Completed").await
     }
 
     async fn kill(&self, id: &InstanceId, signal: UnixSignal) -> Done<()> {
+        if self.node.kubelet().is_some() {
+            return Kubelet::signal(id, signal);
+        }
         match signal {
             UnixSignal::KILL => self.node.end(id, 137, "Error").await,
             UnixSignal::TERM | UnixSignal::INT => self.node.end(id, 0, "Completed").await,
@@ -365,6 +423,9 @@ impl Harness for KubeHarness {
     }
 
     async fn remove(&self, id: &InstanceId) -> Done<()> {
+        if self.node.kubelet().is_some() {
+            return self.node.remove(id).await;
+        }
         self.node.end(id, 137, "Error").await?;
         self.node.remove(id).await
     }

@@ -12,7 +12,7 @@ pub(crate) fn instance(backend: &str, pod: &Value) -> Option<Instance> {
     let state = if running.is_object() {
         if is_deleted { InstanceState::Stopping } else { InstanceState::Running }
     } else if ended.is_object() {
-        match (is_deleted, ended["exitCode"].as_i64()) {
+        match (is_deleted || pod["spec"]["restartPolicy"] == "Never", ended["exitCode"].as_i64()) {
             (false, _) => InstanceState::Restarting,
             (true, Some(0)) => InstanceState::Stopped,
             (true, _) => InstanceState::Failed,

@@ -1,7 +1,8 @@
 //! The backend against an API server that a test scripts, and against a real one.
 //!
-//! `RUNTIDE_TEST_K8S` is the kubeconfig of a real server's administrator, `RUNTIDE_TEST_K8S_READER` that of a user without rights. Without
-//! them the tests that need a server report themselves as skipped; with `RUNTIDE_REQUIRE_REAL=k8s` that is a failure.
+//! The tests of `real.rs` need the testbed's server and its node: `RUNTIDE_TEST_K8S` is the kubeconfig of the administrator, `…_TOKEN` one
+//! with a token, `…_READER` that of a user who may read one namespace. Without them they report themselves as skipped; with
+//! `RUNTIDE_REQUIRE_REAL=k8s` that is a failure.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -14,6 +15,12 @@
 #![cfg(unix)]
 
 mod access;
+mod exec;
 mod listings;
+mod logs;
+mod managers;
+mod real;
 mod scripted;
+#[path = "../conformance/server.rs"]
+mod server;
 mod watch;

@@ -25,6 +25,8 @@ pub(crate) enum Part {
     Wait(Arc<Notify>),
     /// The end of the answer, in good order.
     End,
+    /// The connection breaks off.
+    Break,
 }
 
 /// The answer to a request.
@@ -96,11 +98,20 @@ pub(crate) struct Request {
     pub(crate) path: String,
     /// The head, in small letters.
     pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Request {
     pub(crate) fn is_watch(&self) -> bool {
         self.path.contains("watch=1")
+    }
+
+    pub(crate) fn is(&self, method: &str) -> bool {
+        self.head.starts_with(&format!("{} ", method.to_ascii_lowercase()))
+    }
+
+    pub(crate) fn is_log(&self) -> bool {
+        self.path.contains("/log?")
     }
 
     /// The value of a parameter, as it was sent.
@@ -172,7 +183,11 @@ async fn serve(mut stream: TcpStream, answer: Arc<Answer>, log: Arc<Mutex<Vec<Re
         }
         let head = String::from_utf8(head).unwrap();
         let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
-        let request = Request { path, head: head.to_ascii_lowercase() };
+        let head = head.to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
+        let mut body = vec![0; length.unwrap_or(0)];
+        stream.read_exact(&mut body).await.ok()?;
+        let request = Request { path, head, body: String::from_utf8(body).unwrap() };
         log.lock().unwrap().push(request.clone());
         match answer(&request) {
             Reply::Whole(code, headers, body) => {
@@ -191,6 +206,7 @@ async fn serve(mut stream: TcpStream, answer: Arc<Answer>, log: Arc<Mutex<Vec<Re
                         }
                         Part::Wait(notify) => notify.notified().await,
                         Part::End => stream.write_all(b"0\r\n\r\n").await.ok()?,
+                        Part::Break => return None,
                     }
                 }
                 // Until the client is gone, or asks for the next.

@@ -83,19 +83,26 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn of(fixture: &Fixture) -> Self {
-        let name = format!("run/rt-gate-{:x}", random());
-        let path = fixture.client.config().root.clone().unwrap().join(&name);
-        Self { name, path }
+        let name = format!("/run/rt-gate-{:x}", random());
+        let path = fixture.client.config().root.clone().unwrap().join(&name[1..]);
+        let gate = Self { name, path };
+        let script = format!("while [ ! -e {} ]; do sleep 0.05; done", gate.name);
+        std::fs::write(gate.script(), script).unwrap();
+        gate
     }
 
-    /// The commands of a shell that waits until the gate is open.
+    fn script(&self) -> PathBuf {
+        self.path.with_extension("sh")
+    }
+
+    /// The command of a shell that waits until the gate is open; one without a separator, which a reload would change.
     pub(super) fn passed(&self) -> String {
-        format!("while [ ! -e /{} ]; do sleep 0.05; done", self.name)
+        format!("sh {}.sh", self.name)
     }
 
     /// The command of a shell that closes it.
     pub(super) fn close(&self) -> String {
-        format!("rm /{}", self.name)
+        format!("rm {}", self.name)
     }
 
     pub(super) fn open(&self) {
@@ -106,6 +113,7 @@ impl Gate {
 impl Drop for Gate {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
+        let _ = std::fs::remove_file(self.script());
     }
 }
 

@@ -40,10 +40,14 @@ pub async fn m6_deadlines(h: &dyn Harness) -> LawResult {
         Box::pin(ends(limit, "list", backend.list_instances(ListOptions::default()))),
         Box::pin(ends(limit, "inspect", backend.inspect(&id))),
         Box::pin(ends(limit, "connect", backend.connect())),
-        Box::pin(ends(limit, "start", verbs.start(&id))),
-        Box::pin(ends(limit, "kill", verbs.kill(&id, UnixSignal::HUP))),
         Box::pin(ends(limit, "remove", verbs.remove(&id, RemoveOptions::default().with_kill()))),
     ];
+    if can.lifecycle_start.is_yes() {
+        calls.push(Box::pin(ends(limit, "start", verbs.start(&id))));
+    }
+    if can.lifecycle_kill.is_yes() {
+        calls.push(Box::pin(ends(limit, "kill", verbs.kill(&id, UnixSignal::HUP))));
+    }
     if can.lifecycle_pause.is_yes() {
         calls.push(Box::pin(ends(limit, "pause", verbs.pause(&id))));
         calls.push(Box::pin(ends(limit, "unpause", verbs.unpause(&id))));
@@ -52,7 +56,9 @@ pub async fn m6_deadlines(h: &dyn Harness) -> LawResult {
     let grace = Duration::from_secs(1);
     let quick = || StopOptions::default().with_timeout(grace);
     calls.push(Box::pin(ends(limit + grace, "stop", verbs.stop(&id, quick()))));
-    calls.push(Box::pin(ends(limit.saturating_mul(2) + grace, "restart", verbs.restart(&id, quick()))));
+    if can.lifecycle_restart.is_yes() {
+        calls.push(Box::pin(ends(limit.saturating_mul(2) + grace, "restart", verbs.restart(&id, quick()))));
+    }
     if let (Some(provision), Ok(spec)) = (backend.provision(), &spec) {
         calls.push(Box::pin(ends(limit, "create", provision.create(spec))));
     }

@@ -79,17 +79,27 @@ impl Reading {
                 part = Part::Coming;
                 From { since: plan.since, order: Order::Follow, ..From::default() }
             }
-            (Some(_), Some(tail), _) => {
-                // If the tail is empty, new entries are read after this one.
+            // journalctl would count a tail when it begins to read: what is printed until then would be missed.
+            (Some(_), Some(0), _) => {
                 last = journal.within(journal.last()).await?.map(|entry| entry.cursor);
-                From { last: Some(tail), ..From::default() }
+                part = Part::Coming;
+                From { cursor: last.as_deref(), order: Order::Follow, ..From::default() }
+            }
+            (Some(_), Some(tail), _) => {
+                first = journal.within(beginning(&journal, tail, None)).await?;
+                if first.is_none() {
+                    part = Part::Coming;
+                }
+                let order = if part == Part::Coming { Order::Follow } else { Order::Forward };
+                From { cursor: first.as_deref(), order, ..From::default() }
             }
         };
         let child = journal.read(&from)?;
         let over = over(client, journal.clone(), plan.clone());
-        let resumes = plan.after.is_some();
+        let resumes = last.is_some();
+        let continues = plan.after.is_some();
         let mut reading = Self { journal: journal.clone(), plan, child, part, last, resumes, over };
-        if resumes {
+        if continues {
             journal.within(reading.resume()).await?;
         }
         Ok(reading)

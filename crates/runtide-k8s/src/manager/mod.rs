@@ -1,0 +1,14 @@
+//! The capability managers.
+
+mod delete;
+mod exec;
+mod lifecycle;
+mod log;
+mod subject;
+mod wait;
+
+pub(crate) use self::{
+    exec::{ATTACH, Exec, RESIZE},
+    lifecycle::{CONTAINER, KILL, Lifecycle, PAUSE, RENAME, SIGNAL, START},
+    log::Logs,
+};

@@ -1,0 +1,284 @@
+//! Tests that need a real server and a real node: TLS, the rights of a user, and what a kubelet makes of output.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use runtide_conformance::testbed::Turn;
+use runtide_core::{ErrorKind, InstanceId, ListOptions, RuntimeBackend, RuntimeEventKind, WatchOptions, manager::*};
+use runtide_k8s::{Access, Config, Identity, KubeBackend, Namespaces, Pem, User};
+use serde_json::{Value, json};
+
+use crate::{
+    scripted::{is_synced, until},
+    server::Server,
+};
+
+const LABEL: &str = "runtide.test";
+
+/// The value of a variable of the testbed; `None` where there is none, and the test is skipped.
+fn variable(name: &str) -> Option<PathBuf> {
+    let value = std::env::var_os(name).map(PathBuf::from);
+    if value.is_none() {
+        let required = std::env::var("RUNTIDE_REQUIRE_REAL").is_ok_and(|all| all.split(',').any(|one| one == "k8s"));
+        assert!(!required, "{name} is not set, and RUNTIDE_REQUIRE_REAL names k8s");
+        eprintln!("SKIPPED, NOT TESTED: {name} is not set: cargo xtask testbed up k8s");
+    }
+    value
+}
+
+/// The access of a kubeconfig of the testbed, which is JSON with one cluster and one user.
+fn access(kubeconfig: &Path) -> Access {
+    let text = std::fs::read_to_string(kubeconfig).unwrap();
+    let config: Value = serde_json::from_str(&text).unwrap();
+    let cluster = &config["clusters"][0]["cluster"];
+    let file = |value: &Value| Pem::File(value.as_str().unwrap().into());
+    let mut access = Access::new(cluster["server"].as_str().unwrap());
+    access.ca = Some(file(&cluster["certificate-authority"]));
+    let user = &config["users"][0]["user"];
+    if let Some(token) = user["token"].as_str() {
+        access.user = User::Token(token.into());
+    } else {
+        access.identity = Some(Identity::new(file(&user["client-certificate"]), file(&user["client-key"])));
+    }
+    access
+}
+
+fn backend(access: Access) -> KubeBackend {
+    // A busy machine's node takes its time to end a pod.
+    KubeBackend::new(Config::new(access).with_deadline(Duration::from_secs(180))).unwrap()
+}
+
+/// A namespace of a test, which is removed at its end.
+struct Space {
+    server: Server,
+    name: String,
+    _turn: Turn,
+}
+
+impl Space {
+    async fn new(kubeconfig: &Path, name: Option<&str>) -> Self {
+        let turn = Turn::shared("k8s").await.unwrap();
+        let server = Server::of(kubeconfig).unwrap();
+        let nanos = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos();
+        let own = format!("it{:x}", nanos & 0xff_ffff_ffff);
+        if name.is_none() {
+            let body = json!({ "metadata": { "name": own, "labels": { LABEL: own } } });
+            server.ask("POST", "/api/v1/namespaces", &body).await.unwrap();
+        }
+        Self { server, name: name.map_or(own, str::to_owned), _turn: turn }
+    }
+
+    fn pods(&self) -> String {
+        format!("/api/v1/namespaces/{}/pods", self.name)
+    }
+
+    /// A pod that runs this script on the real node, or, without a script, none yet.
+    async fn pod(&self, name: &str, restart: &str, script: Option<&str>) -> InstanceId {
+        let node = std::env::var("RUNTIDE_TEST_K8S_NODE").unwrap_or_default();
+        let image = std::env::var("RUNTIDE_TEST_K8S_IMAGE").unwrap_or_default();
+        let mut spec = json!({
+            "restartPolicy": restart, "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 2,
+            "containers": [{ "name": "main", "image": image, "imagePullPolicy": "Never", "command": ["sh", "-c", script.unwrap_or("exit")] }],
+        });
+        match script {
+            Some(_) => spec["nodeName"] = json!(node),
+            None => spec["schedulerName"] = json!("absent"),
+        }
+        let body = json!({ "metadata": { "name": name, "labels": { LABEL: self.name } }, "spec": spec });
+        loop {
+            // Right after its namespace a pod is refused until the namespace has its service account.
+            match self.server.try_ask("POST", &self.pods(), &body).await.unwrap() {
+                (200..=299, made) => return made["metadata"]["uid"].as_str().unwrap().into(),
+                (403 | 500, _) => tokio::time::sleep(Duration::from_millis(100)).await,
+                (status, answer) => panic!("{status} {answer}"),
+            }
+        }
+    }
+
+    async fn clear(self) {
+        let pods = format!("{}?labelSelector={LABEL}", self.pods());
+        let _ = self.server.try_ask("DELETE", &pods, &json!({ "gracePeriodSeconds": 0 })).await;
+        if self.name.starts_with("it") {
+            let path = format!("/api/v1/namespaces/{}", self.name);
+            let _ = self.server.try_ask("DELETE", &path, &Value::Null).await;
+        }
+    }
+}
+
+async fn text(mut stream: LogStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(line) = stream.next().await {
+        all.extend_from_slice(&line.unwrap().bytes);
+    }
+    all
+}
+
+#[tokio::test]
+async fn the_servers_certificate_is_checked_and_the_clients_says_who_asks() {
+    let (Some(admin), Some(token)) = (variable("RUNTIDE_TEST_K8S"), variable("RUNTIDE_TEST_K8S_TOKEN")) else { return };
+    let _turn = Turn::shared("k8s").await.unwrap();
+    for kubeconfig in [&admin, &token] {
+        let cluster = backend(access(kubeconfig));
+        assert!(cluster.connect().await.unwrap().version.starts_with("v1."), "{}", kubeconfig.display());
+        cluster.list_instances(ListOptions::default()).await.unwrap();
+    }
+    let own = access(&admin);
+    // A certificate that no authority of ours made, and one that is another host's.
+    let folder = tempfile::tempdir().unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let other = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let path = folder.path().join("ca.pem");
+    std::fs::write(&path, other.pem()).unwrap();
+    for wrong in [own.clone().with_ca(Some(Pem::File(path))), own.clone().with_tls_server_name("example.com")] {
+        let error = backend(wrong).connect().await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Protocol && error.to_string().contains("TLS"), "{error}");
+    }
+    backend(own.clone().with_tls_server_name("kubernetes.default.svc")).connect().await.unwrap();
+    let mut unchecked = own.clone();
+    unchecked.ca = None;
+    backend(unchecked.with_insecure()).connect().await.unwrap();
+    // A request without credentials, and one with a token of no user.
+    let anonymous = own.with_identity(None);
+    let error = backend(anonymous.clone()).list_instances(ListOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied, "as system:anonymous: {error}");
+    let stranger = anonymous.with_user(User::Token("s3cret-of-no-user".into()));
+    let error = backend(stranger).list_instances(ListOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unauthenticated);
+    assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_user_who_may_read_one_namespace_sees_that_one_and_changes_nothing() {
+    let (Some(admin), Some(reader)) = (variable("RUNTIDE_TEST_K8S"), variable("RUNTIDE_TEST_K8S_READER")) else {
+        return;
+    };
+    let Some(namespace) = variable("RUNTIDE_TEST_K8S_READER_NAMESPACE") else { return };
+    let namespace = namespace.to_str().unwrap().to_owned();
+    let space = Space::new(&admin, Some(&namespace)).await;
+    let nanos = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos();
+    let id = space.pod(&format!("seen-{:x}", nanos & 0xff_ffff), "Never", None).await;
+    let as_reader = |namespaces| KubeBackend::new(Config::new(access(&reader)).with_namespaces(namespaces)).unwrap();
+
+    let error = as_reader(Namespaces::All).list_instances(ListOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    assert!(error.to_string().contains("reader"), "the server's own words: {error}");
+
+    let own = as_reader(Namespaces::one(namespace.as_str()));
+    let listing = own.list_instances(ListOptions::default()).await.unwrap();
+    assert!(listing.is_complete() && listing.instances.iter().any(|one| one.id == id));
+    assert_eq!(own.inspect(&id).await.unwrap().id, id);
+    let (verbs, kill) = (own.lifecycle().unwrap(), RemoveOptions::default().with_kill());
+    for refused in [verbs.remove(&id, kill).await, verbs.stop(&id, StopOptions::default()).await] {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    }
+    assert_eq!(own.inspect(&id).await.unwrap().id, id, "it is still there");
+
+    // Of two namespaces one is shut: it is unknown, not empty, and the other is watched.
+    let both = as_reader(Namespaces::Only(vec![namespace.clone(), "default".to_owned()]));
+    let listing = both.list_instances(ListOptions::default()).await.unwrap();
+    assert!(!listing.is_complete() && listing.instances.iter().any(|one| one.id == id));
+    let mut events = both.watch(WatchOptions::default()).await.unwrap();
+    let seen = until(&mut events, is_synced).await;
+    let RuntimeEventKind::ResyncEnd(end) = &seen.last().unwrap().kind else { panic!("{seen:?}") };
+    assert!(format!("{end:?}").contains("default"), "{end:?}");
+    let admins = backend(access(&admin));
+    admins.lifecycle().unwrap().remove(&id, RemoveOptions::default()).await.unwrap();
+    until(&mut events, |kind| matches!(kind, RuntimeEventKind::Removed(gone) if gone.id == id)).await;
+    space.clear().await;
+}
+
+#[tokio::test]
+async fn output_is_what_the_process_wrote_though_the_node_writes_times_into_long_lines() {
+    let Some(admin) = variable("RUNTIDE_TEST_K8S") else { return };
+    if variable("RUNTIDE_TEST_K8S_NODE").is_none() {
+        return;
+    }
+    let space = Space::new(&admin, None).await;
+    let script = "printf 'first\\n'; head -c 100000 /dev/zero | tr '\\0' x; printf '\\nno end'";
+    let id = space.pod("long", "Never", Some(script)).await;
+    let cluster = backend(access(&admin));
+    let logs = cluster.logs().unwrap();
+    let followed = text(logs.logs(&id, LogOptions::default().with_follow()).await.unwrap()).await;
+    let exit = cluster.lifecycle().unwrap().wait(&id).await.unwrap();
+    assert_eq!(exit.unwrap().end, runtide_core::ExitCause::Code(0));
+    let expected = [b"first\n".to_vec(), vec![b'x'; 100_000], b"\nno end".to_vec()].concat();
+    let read = text(logs.logs(&id, LogOptions::default()).await.unwrap()).await;
+    let newline = expected.len();
+    // containerd ends the last line of an output, if the process did not.
+    for output in [&followed, &read] {
+        assert!(output.len() <= newline + 1 && output.starts_with(&expected), "{} of {newline}", output.len());
+    }
+    let mut tail = logs.logs(&id, LogOptions::default().with_tail(Some(1)).with_timestamps()).await.unwrap();
+    let last = tail.next().await.unwrap().unwrap();
+    assert!(last.bytes.starts_with(b"no end") && last.at.is_some(), "{last:?}");
+    space.clear().await;
+}
+
+#[tokio::test]
+async fn a_run_that_was_started_again_has_its_output_followed_and_kept_until_the_next() {
+    let Some(admin) = variable("RUNTIDE_TEST_K8S") else { return };
+    if variable("RUNTIDE_TEST_K8S_NODE").is_none() {
+        return;
+    }
+    let space = Space::new(&admin, None).await;
+    let id = space.pod("again", "OnFailure", Some("echo begin; sleep 1; echo end; exit 3")).await;
+    let cluster = backend(access(&admin));
+    let mut follow = cluster.logs().unwrap().logs(&id, LogOptions::default().with_follow()).await.unwrap();
+    let mut lines = Vec::new();
+    while lines.len() < 4 {
+        let line = tokio::time::timeout(Duration::from_secs(120), follow.next()).await.unwrap().unwrap().unwrap();
+        lines.push(String::from_utf8(line.bytes.to_vec()).unwrap());
+    }
+    assert_eq!(lines, ["begin\n", "end\n", "begin\n", "end\n"]);
+    let previous = cluster.logs_of_previous_run(&id, LogOptions::default()).await.unwrap();
+    assert_eq!(text(previous).await, b"begin\nend\n");
+    let removed = cluster.lifecycle().unwrap().remove(&id, RemoveOptions::default().with_kill()).await.unwrap();
+    assert_eq!(removed, Effect::Changed);
+    let gone = cluster.inspect(&id).await.unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::NotFound);
+    space.clear().await;
+}
+
+#[tokio::test]
+async fn a_process_has_its_code_its_terminal_and_no_input_that_could_not_end() {
+    let Some(admin) = variable("RUNTIDE_TEST_K8S") else { return };
+    if variable("RUNTIDE_TEST_K8S_NODE").is_none() {
+        return;
+    }
+    let space = Space::new(&admin, None).await;
+    let id = space.pod("host", "Never", Some("trap 'exit 0' TERM; sleep 100000 & wait")).await;
+    let cluster = backend(access(&admin));
+    while cluster.inspect(&id).await.unwrap().state != runtide_core::InstanceState::Running {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let exec = cluster.exec().unwrap();
+    let run = |argv: &[&str]| {
+        ExecOptions::default().with_argv(argv.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+    };
+    for (argv, code) in [(&["sh", "-c", "kill -9 $$"][..], 137), (&["no-such-program"], 127), (&["/etc"], 126)] {
+        let session = exec.exec(&id, run(argv)).await.unwrap();
+        let said = text(session.output).await;
+        let exit = session.control.wait().await.unwrap().unwrap();
+        assert_eq!(exit.end, runtide_core::ExitCause::Code(code), "{argv:?}: {}", String::from_utf8_lossy(&said));
+        assert_eq!(said.is_empty(), code == 137, "the node's words are the output");
+    }
+    let columns = |n| std::num::NonZeroU16::new(n).unwrap();
+    let tty = run(&["sh", "-c", "stty size; read line; echo \"got $line\"; read more || echo end"])
+        .with_tty(Some(TtySize::new(columns(81), columns(25))))
+        .with_stdin();
+    let mut session = exec.exec(&id, tty).await.unwrap();
+    let mut stdin = session.stdin.take().unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut stdin, b"word\n").await.unwrap();
+    tokio::io::AsyncWriteExt::shutdown(&mut stdin).await.unwrap();
+    let said = String::from_utf8(text(session.output).await).unwrap();
+    assert!(said.contains("got word") && said.contains("end"), "{said:?}");
+    let piped = exec.exec(&id, run(&["cat"]).with_stdin()).await.unwrap_err();
+    assert_eq!(piped.kind(), ErrorKind::Unsupported, "{piped}");
+    let removed = cluster.lifecycle().unwrap().stop(&id, StopOptions::default()).await.unwrap();
+    assert_eq!(removed, Effect::Changed);
+    let ended = exec.exec(&id, run(&["true"])).await.unwrap_err().kind();
+    assert!(matches!(ended, ErrorKind::NotFound | ErrorKind::Conflict), "{ended:?}");
+    space.clear().await;
+}
