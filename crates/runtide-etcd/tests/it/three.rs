@@ -325,7 +325,7 @@ async fn a_write_of_which_the_answer_is_lost_is_found_below_those_of_others() {
         let write = write.unwrap();
         assert_eq!((write.outcome, write.revision), (ApplyOutcome::Changed, seen), "round {round}");
         while next_change(&mut watch).await.revision() < last {}
-        // The writer knows the revision that is there.
+        // A revision that the writer knows is that of others by now.
         assert_eq!(store.get(&what, None).await.unwrap().unwrap().revision, last);
     }
     // It did not, since it was made for what others have replaced.
