@@ -197,6 +197,9 @@ impl Harness for DockerHarness {
     fn timing(&self) -> Timing {
         let mut timing = Timing::REAL;
         timing.timeout = Duration::from_secs(60);
+        // A busy machine has the daemon wait for its disk for seconds, also where it only answers.
+        timing.deadline = Duration::from_secs(10);
+        timing.max_silence = Duration::from_secs(5);
         timing.output_bytes = 50_000 * LINE;
         timing
     }

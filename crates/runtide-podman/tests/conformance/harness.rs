@@ -267,6 +267,7 @@ impl Harness for PodmanHarness {
         timing.timeout = Duration::from_secs(60);
         // Podman runs several programs for its `/info`, which a busy machine does not do in two seconds.
         timing.deadline = Duration::from_secs(10);
+        timing.max_silence = Duration::from_secs(5);
         timing.output_bytes = 50_000 * LINE;
         timing
     }
