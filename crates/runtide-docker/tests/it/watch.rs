@@ -55,7 +55,7 @@ async fn watched(fake: &Fake) -> (DockerBackend, EventStream) {
 
 /// A watch that proves its link soon.
 async fn proving_its_link(fake: &Fake) -> (DockerBackend, EventStream) {
-    listed(DockerBackend::new(fake.config().with_max_silence(Duration::from_secs(6))).unwrap()).await
+    listed(DockerBackend::new(fake.config().with_max_silence(Duration::from_millis(600))).unwrap()).await
 }
 
 /// A watch behind its first listing.
