@@ -35,6 +35,8 @@ const TAR: &str = "application/x-tar";
 /// Attempts of a listing, and the pause between two.
 const LISTINGS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
+/// Words of a listing that met an image which is being removed, or stored.
+const FLEETING: [&str; 3] = ["image not known", "layer not known", "locating item named \"manifest\""];
 /// Owner of the container through which an image is read, by its label.
 const OWNER: (&str, &str) = ("runtide.owner", "podman.inspect_image");
 
@@ -50,14 +52,14 @@ impl Images {
         Self { client, homes: Homes::default() }
     }
 
-    /// The list of images. Podman fails in it where another client removes one at that moment, and is asked again.
+    /// The list of images. Podman fails in it where another client builds or removes one at that moment, and is asked again.
     async fn listed(&self, operation: &'static str) -> Result<Bytes> {
         let mut attempts = LISTINGS;
         loop {
             let listed = self.client.call(operation, Request::get("/images/json"), self.client.deadline()).await;
             attempts -= 1;
             match listed {
-                Err(error) if attempts > 0 && error.message().contains("image not known") => {
+                Err(error) if attempts > 0 && FLEETING.iter().any(|words| error.message().contains(words)) => {
                     tokio::time::sleep(PAUSE).await;
                 }
                 listed => return listed,

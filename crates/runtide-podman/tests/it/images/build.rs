@@ -17,7 +17,9 @@ pub(super) fn options(bench: &Bench) -> BuildOptions {
 
 /// An image of these files, under these names.
 pub(super) async fn built(bench: &Bench, files: &[(&str, &str)], tags: &[&str]) -> ImageRef {
-    let options = options(bench).with_tags(tags.iter().copied().map(ImageRef::from).collect::<Vec<_>>());
+    let tags: Vec<_> = tags.iter().copied().map(ImageRef::from).collect();
+    // Podman's look into its cache fails while another test removes an image.
+    let options = options(bench).with_tags(tags).with_no_cache();
     let mut done = done(images(bench).build(BuildContext::Tar(tar_of(files)), options).await).await;
     ImageRef::from(done.remove(0))
 }
