@@ -141,13 +141,12 @@ pub async fn r18_errors(h: &dyn Harness) -> LawResult {
         &[ErrorKind::NotFound],
     )?;
     if let Some(lifecycle) = backend.lifecycle() {
-        expect_error(
-            h,
-            &*backend,
-            "a start of an instance that is not there",
-            lifecycle.start(&absent).await,
-            &[ErrorKind::NotFound],
-        )?;
+        let (verb, refused) = if backend.capabilities().lifecycle_start.is_yes() {
+            ("a start of an instance that is not there", lifecycle.start(&absent).await)
+        } else {
+            ("a stop of an instance that is not there", lifecycle.stop(&absent, StopOptions::default()).await)
+        };
+        expect_error(h, &*backend, verb, refused, &[ErrorKind::NotFound])?;
         let stopped = h.create("never-ran", &Workload::Idle).await?;
         expect_error(
             h,
@@ -187,7 +186,12 @@ pub async fn r18_errors(h: &dyn Harness) -> LawResult {
         expect_error(h, &*backend, &format!("a list under {fault:?}"), listed, kinds)?;
         expect_error(h, &*backend, &format!("an inspection under {fault:?}"), backend.inspect(&id).await, kinds)?;
         if let Some(lifecycle) = backend.lifecycle() {
-            expect_error(h, &*backend, &format!("a start under {fault:?}"), lifecycle.start(&id).await, kinds)?;
+            let (verb, refused) = if backend.capabilities().lifecycle_start.is_yes() {
+                ("start", lifecycle.start(&id).await)
+            } else {
+                ("stop", lifecycle.stop(&id, StopOptions::default()).await)
+            };
+            expect_error(h, &*backend, &format!("a {verb} under {fault:?}"), refused, kinds)?;
         }
         // A watch that is never quiet is another law's subject.
         for _ in 0..100 {
