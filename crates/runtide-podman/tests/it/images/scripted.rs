@@ -334,7 +334,7 @@ async fn a_listing_in_which_another_client_builds_or_removes_an_image_is_asked_f
     let service = Capture::start(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
         0 => refusal(500, "retrieving label for image: locating image with ID: image not known"),
         1 => refusal(500, "reading information about layer: layer not known"),
-        2 => refusal(500, "locating item named \\\"manifest\\\" for image with ID: file does not exist"),
+        2 => refusal(500, "locating item named \"manifest\" for image with ID: file does not exist"),
         _ => refusal(500, "the store is locked"),
     });
     let error = service.backend().images().unwrap().list().await.unwrap_err();
