@@ -102,7 +102,7 @@ impl Calls {
         self.tally().beside += 1;
     }
 
-    /// Notes that all connections are about to be cut.
+    /// Notes that connections are about to be cut.
     pub(super) fn cut(&self) {
         self.tally().cuts += 1;
     }

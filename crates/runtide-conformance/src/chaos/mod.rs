@@ -474,7 +474,8 @@ async fn disturb(scene: &Scene, faults: &mut Faults, until: Instant) {
         } else {
             None
         };
-        if matches!(fault, Fault::Sever | Fault::Refuse) {
+        // A stall ends with the connections whose bytes were withheld.
+        if matches!(fault, Fault::Sever | Fault::Refuse | Fault::Stall) {
             calls.cut();
         }
         match scene.harness.fault(fault).await {
