@@ -14,6 +14,9 @@ use runtide_conformance::daemon::Daemon;
 /// Longest time that the observer's own connection may lag behind the log of events.
 const LAG: Duration = Duration::from_secs(60);
 
+/// Longest time between that of an event and its place in the log, on a busy machine.
+const DISORDER: Duration = Duration::from_secs(30);
+
 /// Reads the daemon's events on its own connection.
 pub(crate) struct Observer {
     daemon: Daemon,
@@ -34,10 +37,11 @@ impl Observer {
         let seen = Arc::new(Mutex::new(Seen { facts: Vec::new(), newest: now }));
         let (source, sink) = (daemon.clone(), Arc::clone(&seen));
         let reading = tokio::spawn(async move {
-            // A stream that goes over the log's replacement repeats what the new file still has.
+            // A stream that goes over the log's replacement repeats what the new file still has, and so does one that begins again.
             let mut known = HashSet::new();
             loop {
-                let since = stamp(sink.lock().unwrap().newest);
+                // Processes take the time of an event before they write it, so that an older one may come behind a newer one.
+                let since = stamp(sink.lock().unwrap().newest.saturating_sub(DISORDER.as_nanos()).max(now));
                 // The daemon may be down; it replays the events since then once it is back.
                 let _ = source
                     .events(&since, |event| {
