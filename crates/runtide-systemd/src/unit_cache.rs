@@ -62,6 +62,8 @@ struct Known {
     /// True if that run was reported or inspected while it was alive; `ended` likewise for its end.
     was_alive: bool,
     ended: bool,
+    /// The run that an inspection showed alive: signals of its start that come later are older than that.
+    inspected_alive: Option<Incarnation>,
     /// The last report.
     last: Option<Arc<Instance>>,
     /// True if an inspection of this run was requested, for its details.
@@ -199,6 +201,9 @@ impl UnitCache {
             again.state = InstanceState::Running;
             self.again.push(Arc::new(again));
         }
+        if seen.state.is_alive() {
+            known.inspected_alive.clone_from(&seen.incarnation);
+        }
         // A later report is newer than the inspection; and all runs of a unit that was loaded just now are still to be
         // reported.
         if known.incarnation.is_some() && known.incarnation != seen.incarnation {
@@ -264,6 +269,10 @@ impl UnitCache {
         if reported.state == InstanceState::Stopping && !known.was_alive && !ran {
             reported.state = InstanceState::Starting; // a start that fails before its main process ran
         }
+        // To the driver it would be a run that starts once more.
+        let is_late = reported.state == InstanceState::Starting
+            && reported.incarnation.is_some()
+            && known.inspected_alive == reported.incarnation;
         let (is_alive, is_ended) = (reported.state.is_alive(), reported.state.is_ended());
         let token = |what: &str| {
             reported.incarnation.as_ref().map(|incarnation| ResumeToken::from(format!("{incarnation}{what}")))
@@ -289,7 +298,9 @@ impl UnitCache {
         self.freezables.extend(known.freezable(&reported));
         let reported = Arc::new(reported);
         known.last = Some(Arc::clone(&reported));
-        out.push(Signal::new(SignalBody::State(reported)).with_token(token).with_at(at));
+        if !is_late {
+            out.push(Signal::new(SignalBody::State(reported)).with_token(token).with_at(at));
+        }
         if !known.is_requested {
             known.is_requested = true;
             out.push(Signal::new(SignalBody::Hint(id)));
@@ -394,6 +405,20 @@ mod tests {
         out.clear();
         unit_cache.told(reported(S::Failed, "2"), true, || None, &mut out);
         assert_eq!(states(&out), [(S::Running, Some("2+"), None), (S::Failed, Some("2-"), exit)]);
+    }
+
+    #[test]
+    fn a_start_that_an_inspection_has_overtaken_is_not_reported_back() {
+        let (mut unit_cache, mut out) = (UnitCache::default(), Vec::new());
+        unit_cache.loaded("a.service".into());
+        unit_cache.saw(&reported(S::Running, "1"), None, None, None);
+        unit_cache.told(reported(S::Starting, "1"), false, || None, &mut out);
+        assert_eq!(states(&out), [], "it is older than the inspection");
+        unit_cache.told(reported(S::Running, "1"), false, || None, &mut out);
+        assert_eq!(states(&out), [(S::Running, Some("1+"), None)]);
+        out.clear();
+        unit_cache.told(reported(S::Starting, "2"), false, || None, &mut out);
+        assert_eq!(states(&out), [(S::Starting, None, None)], "the next run is a new one");
     }
 
     #[test]
