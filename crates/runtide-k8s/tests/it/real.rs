@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use runtide_conformance::testbed::Turn;
+use runtide_conformance::{report::skip, testbed::Turn};
 use runtide_core::{ErrorKind, InstanceId, ListOptions, RuntimeBackend, RuntimeEventKind, WatchOptions, manager::*};
 use runtide_k8s::{Access, Config, Identity, KubeBackend, Namespaces, Pem, User};
 use serde_json::{Value, json};
@@ -17,15 +17,15 @@ use crate::{
 
 const LABEL: &str = "runtide.test";
 
-/// The value of a variable of the testbed; `None` where there is none, and the test is skipped.
-fn variable(name: &str) -> Option<PathBuf> {
-    let value = std::env::var_os(name).map(PathBuf::from);
-    if value.is_none() {
-        let required = std::env::var("RUNTIDE_REQUIRE_REAL").is_ok_and(|all| all.split(',').any(|one| one == "k8s"));
-        assert!(!required, "{name} is not set, and RUNTIDE_REQUIRE_REAL names k8s");
-        eprintln!("SKIPPED, NOT TESTED: {name} is not set: cargo xtask testbed up k8s");
+/// The values of variables of the testbed; `None` where one is not set, and the test is skipped.
+fn testbed<const N: usize>(names: [&str; N]) -> Option<[PathBuf; N]> {
+    match names.iter().find(|name| std::env::var_os(name).is_none()) {
+        Some(name) => {
+            skip("it", "k8s", format!("{name} is not set: cargo xtask testbed up k8s"));
+            None
+        }
+        None => Some(names.map(|name| std::env::var_os(name).unwrap_or_default().into())),
     }
-    value
 }
 
 /// The access of a kubeconfig of the testbed, which is JSON with one cluster and one user.
@@ -117,7 +117,7 @@ async fn text(mut stream: LogStream) -> Vec<u8> {
 
 #[tokio::test]
 async fn the_servers_certificate_is_checked_and_the_clients_says_who_asks() {
-    let (Some(admin), Some(token)) = (variable("RUNTIDE_TEST_K8S"), variable("RUNTIDE_TEST_K8S_TOKEN")) else { return };
+    let Some([admin, token]) = testbed(["RUNTIDE_TEST_K8S", "RUNTIDE_TEST_K8S_TOKEN"]) else { return };
     let _turn = Turn::shared("k8s").await.unwrap();
     for kubeconfig in [&admin, &token] {
         let cluster = backend(access(kubeconfig));
@@ -151,10 +151,8 @@ async fn the_servers_certificate_is_checked_and_the_clients_says_who_asks() {
 
 #[tokio::test]
 async fn a_user_who_may_read_one_namespace_sees_that_one_and_changes_nothing() {
-    let (Some(admin), Some(reader)) = (variable("RUNTIDE_TEST_K8S"), variable("RUNTIDE_TEST_K8S_READER")) else {
-        return;
-    };
-    let Some(namespace) = variable("RUNTIDE_TEST_K8S_READER_NAMESPACE") else { return };
+    let names = ["RUNTIDE_TEST_K8S", "RUNTIDE_TEST_K8S_READER", "RUNTIDE_TEST_K8S_READER_NAMESPACE"];
+    let Some([admin, reader, namespace]) = testbed(names) else { return };
     let namespace = namespace.to_str().unwrap().to_owned();
     let space = Space::new(&admin, Some(&namespace)).await;
     let nanos = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos();
@@ -191,10 +189,7 @@ async fn a_user_who_may_read_one_namespace_sees_that_one_and_changes_nothing() {
 
 #[tokio::test]
 async fn output_is_what_the_process_wrote_though_the_node_writes_times_into_long_lines() {
-    let Some(admin) = variable("RUNTIDE_TEST_K8S") else { return };
-    if variable("RUNTIDE_TEST_K8S_NODE").is_none() {
-        return;
-    }
+    let Some([admin, _]) = testbed(["RUNTIDE_TEST_K8S", "RUNTIDE_TEST_K8S_NODE"]) else { return };
     let space = Space::new(&admin, None).await;
     let script = "printf 'first\\n'; head -c 100000 /dev/zero | tr '\\0' x; printf '\\nno end'";
     let id = space.pod("long", "Never", Some(script)).await;
@@ -218,10 +213,7 @@ async fn output_is_what_the_process_wrote_though_the_node_writes_times_into_long
 
 #[tokio::test]
 async fn a_run_that_was_started_again_has_its_output_followed_and_kept_until_the_next() {
-    let Some(admin) = variable("RUNTIDE_TEST_K8S") else { return };
-    if variable("RUNTIDE_TEST_K8S_NODE").is_none() {
-        return;
-    }
+    let Some([admin, _]) = testbed(["RUNTIDE_TEST_K8S", "RUNTIDE_TEST_K8S_NODE"]) else { return };
     let space = Space::new(&admin, None).await;
     let id = space.pod("again", "OnFailure", Some("echo begin; sleep 1; echo end; exit 3")).await;
     let cluster = backend(access(&admin));
@@ -243,10 +235,7 @@ async fn a_run_that_was_started_again_has_its_output_followed_and_kept_until_the
 
 #[tokio::test]
 async fn a_process_has_its_code_its_terminal_and_no_input_that_could_not_end() {
-    let Some(admin) = variable("RUNTIDE_TEST_K8S") else { return };
-    if variable("RUNTIDE_TEST_K8S_NODE").is_none() {
-        return;
-    }
+    let Some([admin, _]) = testbed(["RUNTIDE_TEST_K8S", "RUNTIDE_TEST_K8S_NODE"]) else { return };
     let space = Space::new(&admin, None).await;
     let id = space.pod("host", "Never", Some("trap 'exit 0' TERM; sleep 100000 & wait")).await;
     let cluster = backend(access(&admin));
