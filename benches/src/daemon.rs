@@ -97,7 +97,8 @@ impl Daemon {
         self.order("go");
     }
 
-    /// Sends this many runs, one message per interval, stamped when it is written.
+    /// Sends this many runs, a message stamped when it is written in each interval. The intervals are of 0.5 to 1.5 times this
+    /// length: at equal ones each request that a client paces by a timer would coincide with a message, or none would.
     pub fn drip(&mut self, runs: usize, interval: Duration) {
         self.order(&format!("drip {runs} {}", interval.as_micros()));
     }
@@ -188,7 +189,7 @@ fn send(state: &State, bytes: &[u8]) {
     state.subscribers().retain_mut(|stream| stream.write_all(bytes).is_ok());
 }
 
-/// Sends one message per interval; a late one does not shorten the next interval.
+/// Sends one message per interval of 0.5 to 1.5 times this length; a late one does not shorten the next interval.
 fn drip(state: &State, serial: usize, runs: usize, interval: Duration) {
     let mut chunk = Vec::new();
     for n in 0..runs * RUN {
@@ -197,8 +198,15 @@ fn drip(state: &State, serial: usize, runs: usize, interval: Duration) {
         let text = message(state.dialect, serial + n / RUN, n % RUN, nanoseconds_now());
         write_chunk(&mut chunk, &text);
         send(state, &chunk);
-        thread::sleep(interval.saturating_sub(begin.elapsed()));
+        thread::sleep(interval.mul_f64(0.5 + spread(n)).saturating_sub(begin.elapsed()));
     }
+}
+
+/// Number `n` of a sequence that fills 0 to 1 evenly, the same in each run: multiples of the golden ratio.
+fn spread(n: usize) -> f64 {
+    const TURN: u32 = 0x9e37_79b9;
+    let turned = u32::try_from(n).unwrap_or(0).wrapping_mul(TURN);
+    f64::from(turned) / f64::from(u32::MAX)
 }
 
 fn nanoseconds_now() -> u64 {

@@ -11,8 +11,10 @@ use crate::instance::InstanceId;
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 
 /// Shortest time between two requests: under churn hints come by the thousand, and most of their instances are gone or
-/// reported again a moment later. The first hint after a pause is inspected at once.
+/// reported again a moment later. The first hint after a pause is inspected at once. While hints go on, the time doubles up to
+/// `PACE_MAX`: each request and its answer delay the events that come meanwhile, and take the daemon's time.
 const PACE: Duration = Duration::from_millis(10);
+const PACE_MAX: Duration = Duration::from_millis(40);
 
 /// Ids in one request; a source may cut it further.
 const BATCH: usize = 512;
@@ -56,8 +58,8 @@ pub(super) struct InspectQueue {
     asking: bool,
     /// Time of the earliest request; `None`: there is none.
     soonest: Option<Instant>,
-    /// Lower bound of the time of the next request.
-    paced: Option<Instant>,
+    /// Lower bound of the time of the next request, and the time from the last request to it.
+    paced: Option<(Instant, Duration)>,
 }
 
 impl InspectQueue {
@@ -98,7 +100,7 @@ impl InspectQueue {
         if self.asking {
             None
         } else {
-            self.soonest.map(|soonest| self.paced.map_or(soonest, |paced| paced.max(soonest)))
+            self.soonest.map(|soonest| self.paced.map_or(soonest, |(paced, _)| paced.max(soonest)))
         }
     }
 
@@ -111,6 +113,7 @@ impl InspectQueue {
         if self.asking {
             return Vec::new();
         }
+        let waited = self.soonest;
         let mut ids = Vec::new();
         for (id, request) in self.wanted.iter_mut().filter(|(_, request)| request.due <= now).take(BATCH) {
             (request.asked, request.raced) = (true, false);
@@ -118,7 +121,11 @@ impl InspectQueue {
         }
         self.asking = !ids.is_empty();
         if self.asking {
-            self.paced = Some(now + PACE);
+            let pace = match (self.paced, waited) {
+                (Some((paced, pace)), Some(waited)) if waited < paced => (pace * 2).min(PACE_MAX),
+                _ => PACE,
+            };
+            self.paced = Some((now + pace, pace));
         }
         self.soonest = self.wanted.values().filter(|request| !request.asked).map(|request| request.due).min();
         ids
@@ -213,6 +220,31 @@ mod tests {
         assert_eq!(queue.due(), Some(now + PACE));
         let later = now + PACE * 2;
         assert_eq!(queue.ask(later), [InstanceId::from("b")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pace_slows_down_while_hints_go_on_and_only_then() {
+        let (mut queue, mut now) = (InspectQueue::default(), Instant::now());
+        let id = InstanceId::from("a");
+        let mut pauses = Vec::new();
+        for _ in 0..5 {
+            queue.hint(&id, now, false);
+            let due = queue.due().unwrap();
+            pauses.push(due - now);
+            now = due;
+            assert_eq!(queue.ask(now).len(), 1);
+            queue.answered();
+            queue.settle(&id);
+        }
+        assert_eq!(pauses, [Duration::ZERO, PACE, PACE * 2, PACE_MAX, PACE_MAX]);
+        now += PACE_MAX;
+        queue.hint(&id, now, false);
+        assert_eq!(queue.due(), Some(now), "at once after a pause");
+        queue.ask(now);
+        queue.answered();
+        queue.settle(&id);
+        queue.hint(&id, now, false);
+        assert_eq!(queue.due(), Some(now + PACE), "and as quickly as at first");
     }
 
     #[tokio::test(start_paused = true)]
