@@ -16,7 +16,7 @@ use crate::{
     config::{Config, Granularity},
     inspector::PodInspector,
     list::Selectors,
-    manager::{ATTACH, CONTAINER, Exec, KILL, Lifecycle, Logs, PAUSE, RENAME, RESIZE, SIGNAL, START},
+    manager::{CONTAINER, Exec, KILL, Lifecycle, Logs, PAUSE, RENAME, RESIZE, SIGNAL, START},
     source::PodSource,
 };
 
@@ -154,7 +154,7 @@ fn capabilities(is_connected: bool, granularity: Granularity) -> Capabilities {
     can.logs_read = Support::Yes;
     can.logs_follow = Support::Yes;
     can.exec_run = Support::Yes;
-    can.exec_attach = Support::no(ATTACH);
+    can.exec_attach = Support::Yes;
     can.exec_resize = Support::no(RESIZE);
     for verb in [&mut can.networks_manage, &mut can.networks_connect] {
         *verb = Support::no("the cluster has one network, and pods are on it");

@@ -8,7 +8,7 @@ mod subject;
 mod wait;
 
 pub(crate) use self::{
-    exec::{ATTACH, Exec, RESIZE},
+    exec::{Exec, RESIZE},
     lifecycle::{CONTAINER, KILL, Lifecycle, PAUSE, RENAME, SIGNAL, START},
     log::Logs,
 };

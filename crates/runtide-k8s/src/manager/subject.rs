@@ -38,6 +38,10 @@ pub(super) struct Seen {
     pub(super) state: InstanceState,
     /// The container whose output and exit are the instance's.
     pub(super) container: String,
+    /// What its main process was made with: a terminal, an open input, and one that ends with the first that was attached to it.
+    pub(super) has_terminal: bool,
+    pub(super) has_input: bool,
+    pub(super) input_ends: bool,
     /// Restarts of that container.
     pub(super) run: u32,
     /// True if that container runs.
@@ -74,7 +78,10 @@ impl Seen {
         let is_running = status.is_some_and(|status| status.state.running.is_some());
         Some(Self {
             state: instance.state,
-            container: container.to_owned(),
+            container: container.name.to_string(),
+            has_terminal: container.tty == Some(true),
+            has_input: container.stdin == Some(true),
+            input_ends: container.stdin_once == Some(true),
             run: status.map_or(0, |status| status.restart_count),
             is_running,
             has_begun: is_running

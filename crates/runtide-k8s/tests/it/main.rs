@@ -15,6 +15,7 @@
 #![cfg(unix)]
 
 mod access;
+mod attach;
 mod exec;
 mod listings;
 mod logs;
