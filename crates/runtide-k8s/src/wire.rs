@@ -109,6 +109,7 @@ pub(crate) struct Spec<'a> {
     pub(crate) node_name: Option<Text<'a>>,
     #[serde(borrow)]
     pub(crate) restart_policy: Option<Text<'a>>,
+    pub(crate) host_network: Option<bool>,
     pub(crate) termination_grace_period_seconds: Option<u32>,
     #[serde(borrow, deserialize_with = "nullable")]
     pub(crate) containers: Vec<ContainerSpec<'a>>,

@@ -4,6 +4,7 @@ mod delete;
 mod exec;
 mod lifecycle;
 mod log;
+mod stats;
 mod subject;
 mod wait;
 
@@ -11,4 +12,5 @@ pub(crate) use self::{
     exec::{Exec, RESIZE},
     lifecycle::{CONTAINER, KILL, Lifecycle, PAUSE, RENAME, SIGNAL, START},
     log::Logs,
+    stats::Stats,
 };

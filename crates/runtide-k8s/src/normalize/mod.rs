@@ -15,7 +15,7 @@ use crate::{
     wire::{ContainerSpec, ContainerStatus, Pod},
 };
 
-pub(crate) use self::fields::exit as exit_of;
+pub(crate) use self::fields::{exit as exit_of, time};
 
 /// The part of a configuration that decides how a pod is shown.
 #[derive(Clone, Debug)]

@@ -24,4 +24,5 @@ mod real;
 mod scripted;
 #[path = "../conformance/server.rs"]
 mod server;
+mod stats;
 mod watch;

@@ -335,3 +335,30 @@ async fn a_main_process_has_its_outputs_its_input_its_terminal_and_its_code() {
     assert_eq!(endless.kind(), ErrorKind::Unsupported, "{endless}");
     space.clear().await;
 }
+
+#[tokio::test]
+async fn a_pods_usage_grows_with_its_work_and_ends_with_its_run() {
+    let Some([admin, _]) = testbed(["RUNTIDE_TEST_K8S", "RUNTIDE_TEST_K8S_NODE"]) else { return };
+    let space = Space::new(&admin, None).await;
+    let cluster = backend(access(&admin));
+    let limits = json!({ "resources": { "limits": { "memory": "64Mi" } } });
+    let id = space.pod_made_with("busy", "Never", Some("while :; do :; done"), limits).await;
+    runs(&cluster, &id).await;
+    let stats = cluster.stats().unwrap();
+    let mut stream = stats.usage_stream(&id, Duration::from_millis(300)).await.unwrap();
+    let mut first = None;
+    let limit = tokio::time::Instant::now() + Duration::from_secs(120);
+    loop {
+        let next = tokio::time::timeout_at(limit, stream.next()).await.unwrap().unwrap().unwrap();
+        let cpu = next.cpu.unwrap();
+        assert!(next.memory_bytes.unwrap() > 0 && next.memory_bytes < next.memory_limit, "{next:?}");
+        assert!(next.received_bytes.is_some() && next.pids.is_none(), "{next:?}");
+        if cpu > *first.get_or_insert(cpu) + Duration::from_millis(500) {
+            break;
+        }
+    }
+    cluster.lifecycle().unwrap().remove(&id, RemoveOptions::default().with_kill()).await.unwrap();
+    let rest = async { while stream.next().await.transpose().unwrap().is_some() {} };
+    tokio::time::timeout(Duration::from_secs(120), rest).await.unwrap();
+    space.clear().await;
+}

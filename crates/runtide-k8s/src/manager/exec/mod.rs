@@ -125,14 +125,14 @@ impl Exec {
     async fn attach_to(&self, id: &InstanceId, options: &AttachOptions) -> Result<Session> {
         self.client.check_open(ATTACH)?;
         let (subject, seen) = self.running(ATTACH, id).await?;
-        if options.stdin && !seen.has_input {
+        if options.stdin && !seen.streams.has_input {
             return Err(subject.error(ErrorKind::InvalidInput, "its container was made without an open input"));
         }
         // Any other input stays open for the next that is attached, so that there is no end to be told of.
-        if options.stdin && seen.input_ends && !seen.has_terminal {
+        if options.stdin && seen.streams.input_ends && !seen.streams.has_terminal {
             self.check_end(ATTACH, "exec_attach").await?;
         }
-        let pipes = Pipes { stdin: options.stdin, has_terminal: seen.has_terminal, size: None };
+        let pipes = Pipes { stdin: options.stdin, has_terminal: seen.streams.has_terminal, size: None };
         self.connect(subject, &seen, "attach", &[], pipes, Process::Main(seen.run)).await
     }
 }
