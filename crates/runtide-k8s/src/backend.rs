@@ -7,7 +7,7 @@ use runtide_core::{
     BackendId, Capabilities, EventStream, GroupKind, Instance, InstanceFilter, InstanceId, LabelMatch, ListOptions,
     Listing, Result, RuntimeBackend, RuntimeInfo, RuntimeKind, WatchOptions,
     capabilities::{Support, WatchSupport},
-    manager::{ExecManager, LifecycleManager, LogManager, LogOptions, LogStream},
+    manager::{ExecManager, LifecycleManager, LogManager, LogOptions, LogStream, StatsManager},
     watch::Driver,
 };
 
@@ -16,7 +16,7 @@ use crate::{
     config::{Config, Granularity},
     inspector::PodInspector,
     list::Selectors,
-    manager::{ATTACH, CONTAINER, Exec, KILL, Lifecycle, Logs, PAUSE, RENAME, RESIZE, SIGNAL, START},
+    manager::{CONTAINER, Exec, KILL, Lifecycle, Logs, PAUSE, RENAME, RESIZE, SIGNAL, START, Stats},
     source::PodSource,
 };
 
@@ -41,6 +41,7 @@ pub struct KubeBackend {
     lifecycle: Lifecycle,
     logs: Logs,
     exec: Exec,
+    stats: Stats,
     driver: Driver,
 }
 
@@ -58,6 +59,7 @@ impl KubeBackend {
             lifecycle: Lifecycle::new(client.clone()),
             logs: Logs::new(client.clone()),
             exec: Exec::new(client.clone()),
+            stats: Stats::new(client.clone()),
             driver: Driver::new(client.id().clone(), options, move || PodSource::new(of_source.clone())),
             client,
         })
@@ -154,7 +156,8 @@ fn capabilities(is_connected: bool, granularity: Granularity) -> Capabilities {
     can.logs_read = Support::Yes;
     can.logs_follow = Support::Yes;
     can.exec_run = Support::Yes;
-    can.exec_attach = Support::no(ATTACH);
+    can.exec_attach = Support::Yes;
+    can.stats_read = Support::Yes;
     can.exec_resize = Support::no(RESIZE);
     for verb in [&mut can.networks_manage, &mut can.networks_connect] {
         *verb = Support::no("the cluster has one network, and pods are on it");
@@ -225,6 +228,10 @@ impl RuntimeBackend for KubeBackend {
 
     fn exec(&self) -> Option<&dyn ExecManager> {
         Some(&self.exec)
+    }
+
+    fn stats(&self) -> Option<&dyn StatsManager> {
+        Some(&self.stats)
     }
 
     async fn close(&self) -> Result<()> {

@@ -109,6 +109,7 @@ pub(crate) struct Spec<'a> {
     pub(crate) node_name: Option<Text<'a>>,
     #[serde(borrow)]
     pub(crate) restart_policy: Option<Text<'a>>,
+    pub(crate) host_network: Option<bool>,
     pub(crate) termination_grace_period_seconds: Option<u32>,
     #[serde(borrow, deserialize_with = "nullable")]
     pub(crate) containers: Vec<ContainerSpec<'a>>,
@@ -139,6 +140,10 @@ pub(crate) struct ContainerSpec<'a> {
     pub(crate) restart_policy: Option<Text<'a>>,
     #[serde(borrow, deserialize_with = "nullable")]
     pub(crate) ports: Vec<ContainerPort<'a>>,
+    pub(crate) tty: Option<bool>,
+    pub(crate) stdin: Option<bool>,
+    /// The input ends with the first that was attached to it.
+    pub(crate) stdin_once: Option<bool>,
     pub(crate) readiness_probe: Option<IgnoredAny>,
     pub(crate) startup_probe: Option<IgnoredAny>,
 }

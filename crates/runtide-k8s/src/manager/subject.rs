@@ -1,6 +1,9 @@
 //! The pod or container that a verb is about: looks at it, and waits for what becomes of it.
 
-use std::{future::poll_fn, time::Duration};
+use std::{
+    future::poll_fn,
+    time::{Duration, SystemTime},
+};
 
 use runtide_core::{Error, ErrorKind, ExitStatus, InstanceId, InstanceState, Result, backend::CallSite};
 use tokio::time::Instant;
@@ -12,7 +15,7 @@ use crate::{
     inspector::{PodInspector, shortened},
     lines::{Line, Lines},
     list::{Selectors, path},
-    normalize::{View, container_of, exit_of, uid_of},
+    normalize::{View, container_of, exit_of, time, uid_of},
     wire::{Event, Page, Pod},
 };
 
@@ -22,6 +25,8 @@ pub(super) const OUTAGE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(500);
 /// Grace period of a pod that names none, which the server fills in.
 const GRACE: u32 = 30;
+/// The annotation of the API's copy of a static pod, with the uid that it has on its node.
+const STATIC: &str = "kubernetes.io/config.mirror";
 
 /// The pod or container of one call.
 #[derive(Clone, Debug)]
@@ -32,18 +37,40 @@ pub(super) struct Subject {
     pub(super) address: Address,
 }
 
+/// What a container's main process was made with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Streams {
+    pub(super) has_terminal: bool,
+    pub(super) has_input: bool,
+    /// True if the input ends with the first that was attached to it.
+    pub(super) input_ends: bool,
+}
+
+/// A pod on its node.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) node: String,
+    /// The uid by which the node knows the pod: of a static pod, another than the API's.
+    pub(super) uid: String,
+    pub(super) is_on_host_network: bool,
+}
+
 /// A look at it.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
     pub(super) state: InstanceState,
     /// The container whose output and exit are the instance's.
     pub(super) container: String,
+    pub(super) streams: Streams,
     /// Restarts of that container.
     pub(super) run: u32,
     /// True if that container runs.
     pub(super) is_running: bool,
     /// True if a run of it ever began.
     pub(super) has_begun: bool,
+    /// Start of its present run.
+    pub(super) started_at: Option<SystemTime>,
+    pub(super) place: Place,
     /// Exit of its present run, and of the one before.
     pub(super) exit: Option<ExitStatus>,
     pub(super) previous_exit: Option<ExitStatus>,
@@ -74,11 +101,24 @@ impl Seen {
         let is_running = status.is_some_and(|status| status.state.running.is_some());
         Some(Self {
             state: instance.state,
-            container: container.to_owned(),
+            container: container.name.to_string(),
+            streams: Streams {
+                has_terminal: container.tty == Some(true),
+                has_input: container.stdin == Some(true),
+                input_ends: container.stdin_once == Some(true),
+            },
             run: status.map_or(0, |status| status.restart_count),
             is_running,
             has_begun: is_running
                 || status.is_some_and(|one| one.state.terminated.is_some() || one.last_state.terminated.is_some()),
+            started_at: status
+                .and_then(|status| status.state.running.as_ref())
+                .and_then(|running| time(running.started_at.as_deref())),
+            place: Place {
+                node: pod.spec.node_name.as_deref().unwrap_or_default().to_owned(),
+                uid: pod.metadata.annotations.get(STATIC).unwrap_or(&pod.metadata.uid).to_string(),
+                is_on_host_network: pod.spec.host_network == Some(true),
+            },
             exit,
             previous_exit,
             is_deleted: pod.metadata.deletion_timestamp.is_some(),

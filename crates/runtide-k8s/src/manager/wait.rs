@@ -13,7 +13,11 @@ pub(super) async fn wait(subject: &Subject) -> Result<Option<ExitStatus>> {
     if !first.has_begun {
         return Err(subject.error(ErrorKind::Conflict, format!("it never ran, and is {}", first.state)));
     }
-    let run = first.run;
+    end_of(subject, first.run).await
+}
+
+/// The end of this run, whose number of restarts it is.
+pub(super) async fn end_of(subject: &Subject, run: u32) -> Result<Option<ExitStatus>> {
     let ended = subject.until(|seen| match seen {
         None => Some(Err(subject.is_gone())),
         Some(seen) if seen.run == run => seen.has_ended().then_some(Ok(seen.exit)),

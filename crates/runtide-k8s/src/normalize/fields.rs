@@ -14,7 +14,7 @@ use crate::wire::{ContainerPort, ContainerSpec, ContainerStatus, Meta, Pod, PodS
 /// Containers that count for the pod's life.
 pub(super) const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
-pub(super) fn time(text: Option<&str>) -> Option<SystemTime> {
+pub(crate) fn time(text: Option<&str>) -> Option<SystemTime> {
     text?.parse::<jiff::Timestamp>().ok().map(SystemTime::from)
 }
 

@@ -12,10 +12,10 @@ use runtide_core::{BackendId, ExitStatus, Instance};
 
 use crate::{
     config::{Config, Granularity},
-    wire::{ContainerStatus, Pod},
+    wire::{ContainerSpec, ContainerStatus, Pod},
 };
 
-pub(crate) use self::fields::exit as exit_of;
+pub(crate) use self::fields::{exit as exit_of, time};
 
 /// The part of a configuration that decides how a pod is shown.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ pub(crate) fn uid_of(id: &str) -> &str {
 pub(crate) fn container_of<'p, 'a>(
     pod: &'p Pod<'a>,
     name: Option<&str>,
-) -> Option<(&'p str, Option<&'p ContainerStatus<'a>>)> {
+) -> Option<(&'p ContainerSpec<'a>, Option<&'p ContainerStatus<'a>>)> {
     let (spec, status) = (&pod.spec, &pod.status);
     let container = match name {
         None => fields::main(pod)?,
@@ -69,5 +69,5 @@ pub(crate) fn container_of<'p, 'a>(
     };
     let statuses = [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
     let own = statuses.into_iter().find_map(|all| fields::status_of(all, &container.name));
-    Some((&container.name, own))
+    Some((container, own))
 }

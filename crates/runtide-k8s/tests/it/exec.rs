@@ -8,7 +8,7 @@ use runtide_core::{
     manager::{ExecOptions, ExecSession, LogSource},
 };
 use runtide_k8s::{Access, Config, KubeBackend};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -23,16 +23,25 @@ use tokio_tungstenite::{
 
 use crate::scripted::{list, pod, running};
 
-type Peer = WebSocketStream<TcpStream>;
+pub(crate) type Peer = WebSocketStream<TcpStream>;
 
-fn binary(channel: u8, text: &str) -> Message {
+pub(crate) fn binary(channel: u8, text: &str) -> Message {
     Message::Binary([&[channel], text.as_bytes()].concat().into())
 }
 
-const SUCCESS: &str = r#"{"metadata":{},"status":"Success"}"#;
+pub(crate) const SUCCESS: &str = r#"{"metadata":{},"status":"Success"}"#;
 
 /// A server with one running pod, whose execs this function serves, in the newest protocol.
 async fn server<F: Future<Output = ()> + Send>(
+    serve: impl Fn(Peer, String) -> F + Send + Copy + 'static,
+) -> KubeBackend {
+    serving("v1.33.1", || vec![pod("a", "5", "Running", 0, running())], serve).await
+}
+
+/// A server of this version with these pods, which are looked at with each listing.
+pub(crate) async fn serving<F: Future<Output = ()> + Send>(
+    version: &'static str,
+    pods: impl Fn() -> Vec<Value> + Send + Copy + 'static,
     serve: impl Fn(Peer, String) -> F + Send + Copy + 'static,
 ) -> KubeBackend {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -43,10 +52,12 @@ async fn server<F: Future<Output = ()> + Send>(
                 let mut start = [0; 4096];
                 let length = stream.peek(&mut start).await.unwrap();
                 let head = String::from_utf8_lossy(&start[..length]).into_owned();
-                if head.contains("/exec?") {
+                if head.contains("/exec?") || head.contains("/attach?") || head.contains("/portforward?") {
                     #[expect(clippy::result_large_err, reason = "the type is the callback's")]
                     let choose = |_: &Request, mut response: Response| {
-                        response.headers_mut().insert("sec-websocket-protocol", "v5.channel.k8s.io".parse().unwrap());
+                        let is_old = version.starts_with("v1.2");
+                        let protocol = if is_old { "v4.channel.k8s.io" } else { "v5.channel.k8s.io" };
+                        response.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
                         Ok(response)
                     };
                     let peer = tokio_tungstenite::accept_hdr_async(stream, choose).await.unwrap();
@@ -57,11 +68,8 @@ async fn server<F: Future<Output = ()> + Send>(
                 while !seen.ends_with(b"\r\n\r\n") {
                     seen.push(stream.read_u8().await.unwrap());
                 }
-                let body = if head.contains("/version") {
-                    json!({ "gitVersion": "v1.33.1" })
-                } else {
-                    list("9", "", &[pod("a", "5", "Running", 0, running())])
-                };
+                let body =
+                    if head.contains("/version") { json!({ "gitVersion": version }) } else { list("9", "", &pods()) };
                 let body = body.to_string();
                 let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
                 stream.write_all((head + &body).as_bytes()).await.unwrap();

@@ -15,6 +15,7 @@
 #![cfg(unix)]
 
 mod access;
+mod attach;
 mod exec;
 mod listings;
 mod logs;
@@ -23,4 +24,5 @@ mod real;
 mod scripted;
 #[path = "../conformance/server.rs"]
 mod server;
+mod stats;
 mod watch;

@@ -76,12 +76,18 @@ impl Space {
 
     /// A pod that runs this script on the real node, or, without a script, none yet.
     async fn pod(&self, name: &str, restart: &str, script: Option<&str>) -> InstanceId {
+        self.pod_made_with(name, restart, script, json!({})).await
+    }
+
+    /// A pod whose container has these fields too.
+    async fn pod_made_with(&self, name: &str, restart: &str, script: Option<&str>, fields: Value) -> InstanceId {
         let node = std::env::var("RUNTIDE_TEST_K8S_NODE").unwrap_or_default();
         let image = std::env::var("RUNTIDE_TEST_K8S_IMAGE").unwrap_or_default();
         let mut spec = json!({
             "restartPolicy": restart, "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 2,
             "containers": [{ "name": "main", "image": image, "imagePullPolicy": "Never", "command": ["sh", "-c", script.unwrap_or("exit")] }],
         });
+        spec["containers"][0].as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         match script {
             Some(_) => spec["nodeName"] = json!(node),
             None => spec["schedulerName"] = json!("absent"),
@@ -269,5 +275,90 @@ async fn a_process_has_its_code_its_terminal_and_no_input_that_could_not_end() {
     assert_eq!(removed, Effect::Changed);
     let ended = exec.exec(&id, run(&["true"])).await.unwrap_err().kind();
     assert!(matches!(ended, ErrorKind::NotFound | ErrorKind::Conflict), "{ended:?}");
+    space.clear().await;
+}
+
+async fn runs(cluster: &KubeBackend, id: &InstanceId) {
+    while cluster.inspect(id).await.unwrap().state != runtide_core::InstanceState::Running {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_main_process_has_its_outputs_its_input_its_terminal_and_its_code() {
+    use tokio::io::AsyncWriteExt as _;
+
+    let Some([admin, _]) = testbed(["RUNTIDE_TEST_K8S", "RUNTIDE_TEST_K8S_NODE"]) else { return };
+    let space = Space::new(&admin, None).await;
+    let cluster = backend(access(&admin));
+    let exec = cluster.exec().unwrap();
+    let script =
+        "while read -r line; do echo \"got $line\"; echo \"no $line\" >&2; [ \"$line\" != end ] || exit 7; done";
+    let id = space.pod_made_with("piped", "Never", Some(script), json!({ "stdin": true })).await;
+    runs(&cluster, &id).await;
+    // One that is dropped ends neither the process nor its input.
+    drop(exec.attach(&id, AttachOptions::default().with_stdin()).await.unwrap());
+    let mut session = exec.attach(&id, AttachOptions::default().with_stdin()).await.unwrap();
+    let mut stdin = session.stdin.take().unwrap();
+    let (mut said, mut written) = ([String::new(), String::new()], 0);
+    for line in ["one", "end"] {
+        stdin.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        written += format!("got {line}\nno {line}\n").len();
+        while said.iter().map(String::len).sum::<usize>() < written {
+            let next = tokio::time::timeout(Duration::from_secs(120), session.output.next()).await.unwrap();
+            let piece = next.unwrap().unwrap();
+            said[usize::from(piece.source == LogSource::Stderr)] += std::str::from_utf8(&piece.bytes).unwrap();
+        }
+    }
+    assert_eq!(said, ["got one\ngot end\n", "no one\nno end\n"]);
+    let exit = session.control.wait().await.unwrap().unwrap();
+    assert_eq!(exit.end, runtide_core::ExitCause::Code(7));
+    assert!(session.output.next().await.is_none());
+    let ended = exec.attach(&id, AttachOptions::default()).await.unwrap_err();
+    assert_eq!(ended.kind(), ErrorKind::Conflict);
+
+    let fields = json!({ "stdin": true, "tty": true });
+    let script = "until [ \"$(stty size)\" = '25 81' ]; do sleep 0.1; done; read line; stty size; exit 3";
+    let id = space.pod_made_with("typed", "Never", Some(script), fields).await;
+    runs(&cluster, &id).await;
+    let mut session = exec.attach(&id, AttachOptions::default().with_stdin()).await.unwrap();
+    let cells = |n| std::num::NonZeroU16::new(n).unwrap();
+    session.control.resize(TtySize::new(cells(81), cells(25))).await.unwrap();
+    session.stdin.take().unwrap().write_all(b"go\n").await.unwrap();
+    let said = String::from_utf8(text(session.output).await).unwrap();
+    assert!(said.contains("25 81"), "{said:?}");
+    assert_eq!(session.control.wait().await.unwrap().unwrap().end, runtide_core::ExitCause::Code(3));
+
+    let id = space.pod_made_with("once", "Never", Some("cat"), json!({ "stdin": true, "stdinOnce": true })).await;
+    runs(&cluster, &id).await;
+    let endless = exec.attach(&id, AttachOptions::default().with_stdin()).await.unwrap_err();
+    assert_eq!(endless.kind(), ErrorKind::Unsupported, "{endless}");
+    space.clear().await;
+}
+
+#[tokio::test]
+async fn a_pods_usage_grows_with_its_work_and_ends_with_its_run() {
+    let Some([admin, _]) = testbed(["RUNTIDE_TEST_K8S", "RUNTIDE_TEST_K8S_NODE"]) else { return };
+    let space = Space::new(&admin, None).await;
+    let cluster = backend(access(&admin));
+    let limits = json!({ "resources": { "limits": { "memory": "64Mi" } } });
+    let id = space.pod_made_with("busy", "Never", Some("while :; do :; done"), limits).await;
+    runs(&cluster, &id).await;
+    let stats = cluster.stats().unwrap();
+    let mut stream = stats.usage_stream(&id, Duration::from_millis(300)).await.unwrap();
+    let mut first = None;
+    let limit = tokio::time::Instant::now() + Duration::from_secs(120);
+    loop {
+        let next = tokio::time::timeout_at(limit, stream.next()).await.unwrap().unwrap().unwrap();
+        let cpu = next.cpu.unwrap();
+        assert!(next.memory_bytes.unwrap() > 0 && next.memory_bytes < next.memory_limit, "{next:?}");
+        assert!(next.received_bytes.is_some() && next.pids.is_none(), "{next:?}");
+        if cpu > *first.get_or_insert(cpu) + Duration::from_millis(500) {
+            break;
+        }
+    }
+    cluster.lifecycle().unwrap().remove(&id, RemoveOptions::default().with_kill()).await.unwrap();
+    let rest = async { while stream.next().await.transpose().unwrap().is_some() {} };
+    tokio::time::timeout(Duration::from_secs(120), rest).await.unwrap();
     space.clear().await;
 }

@@ -78,7 +78,10 @@ pub async fn m6_deadlines(h: &dyn Harness) -> LawResult {
     }
     if let Some(exec) = backend.exec().filter(|_| can.exec_attach.is_yes()) {
         calls.push(Box::pin(ends(limit, "attach", exec.attach(&id, AttachOptions::default()))));
-        calls.push(Box::pin(ends(limit, "start attached", exec.start_attached(&id, AttachOptions::default()))));
+        // Where nothing is started, nothing is attached to before.
+        if can.lifecycle_start.is_yes() {
+            calls.push(Box::pin(ends(limit, "start attached", exec.start_attached(&id, AttachOptions::default()))));
+        }
     }
     if let Some(networks) = backend.networks() {
         calls.push(Box::pin(ends(limit, "list networks", networks.list())));

@@ -1,4 +1,4 @@
-//! One process: a task that passes messages between its pipes and the server.
+//! One process, run by an exec or attached to: a task that passes messages between its pipes and the server.
 //!
 //! Each message begins with the number of its channel. Reading and writing wait for each other nowhere: a process that writes while it is
 //! written to would stand still otherwise (trap K10).
@@ -13,7 +13,7 @@ use futures_util::{
 };
 use runtide_core::{
     Error, ErrorKind, ExitStatus, Failure, Result,
-    manager::{ByteWriter, ExecControl, ExecOptions, ExecSession, LogLine, LogSource, LogStream, TtySize},
+    manager::{ByteWriter, ExecControl, ExecSession, LogLine, LogSource, LogStream, TtySize},
 };
 use tokio::{
     io::{AsyncReadExt as _, DuplexStream},
@@ -22,7 +22,10 @@ use tokio::{
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{end::End, input::Typed};
-use crate::{client::Socket, manager::subject::Subject};
+use crate::{
+    client::Socket,
+    manager::{subject::Subject, wait},
+};
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -41,7 +44,26 @@ const PIECES: usize = 16;
 const LAST: Duration = Duration::from_secs(5);
 
 /// The end, once it is known: of a process whose connection broke, why.
-type Known = Option<std::result::Result<ExitStatus, Failure>>;
+type Known = Option<std::result::Result<Option<ExitStatus>, Failure>>;
+
+/// The process of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Process {
+    Exec,
+    /// One that goes on without a session.
+    Detached,
+    /// The container's own, in the run with this number.
+    Main(u32),
+}
+
+/// The pipes of a session.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pipes {
+    pub(super) stdin: bool,
+    pub(super) has_terminal: bool,
+    /// Size of the terminal at the beginning.
+    pub(super) size: Option<TtySize>,
+}
 
 pub(super) struct Session {
     stdin: Option<ByteWriter>,
@@ -62,37 +84,31 @@ struct Passing {
     subject: Subject,
     output: Option<mpsc::Sender<Result<LogLine>>>,
     end: watch::Sender<Known>,
-    is_detached: bool,
+    process: Process,
     has_terminal: bool,
 }
 
 impl Session {
-    pub(super) fn start(
-        subject: Subject,
-        socket: Socket,
-        closes: bool,
-        options: &ExecOptions,
-        is_detached: bool,
-    ) -> Self {
-        let has_terminal = options.tty.is_some();
+    pub(super) fn start(subject: Subject, socket: Socket, closes: bool, pipes: Pipes, process: Process) -> Self {
+        let has_terminal = pipes.has_terminal;
         let (output, pieces) = mpsc::channel(PIECES);
         let (end, known) = watch::channel(None);
         let (sizes, changes) = mpsc::channel(1);
         let (near, far) = tokio::io::duplex(INPUT);
-        let stdin: Option<ByteWriter> = match (options.stdin, has_terminal) {
+        let stdin: Option<ByteWriter> = match (pipes.stdin, has_terminal) {
             (false, _) => None,
             (true, true) => Some(Box::pin(Typed::new(near))),
             (true, false) => Some(Box::pin(near)),
         };
         let passing = Passing {
             subject: subject.clone(),
-            output: (!is_detached).then_some(output),
+            output: (process != Process::Detached).then_some(output),
             end,
-            is_detached,
+            process,
             has_terminal,
         };
-        let input = options.stdin.then_some(far);
-        tokio::spawn(passing.run(socket, Writing { input, closes, has_terminal, changes, first: options.tty }));
+        let input = pipes.stdin.then_some(far);
+        tokio::spawn(passing.run(socket, Writing { input, closes, has_terminal, changes, first: pipes.size }));
         Self { stdin, output: pieces, control: Control { subject, end: known, sizes, has_terminal } }
     }
 
@@ -127,7 +143,7 @@ impl ExecControl for Control {
         let mut end = self.end.clone();
         let known = end.wait_for(Option::is_some).await.map(|known| known.clone());
         match known {
-            Ok(Some(Ok(exit))) => Ok(Some(exit)),
+            Ok(Some(Ok(exit))) => Ok(exit),
             Ok(Some(Err(failure))) => Err(Error::from(failure)),
             // The task ended without a word: the backend is closed.
             _ => Err(self.subject.site().closed()),
@@ -240,12 +256,14 @@ impl Passing {
     }
 
     fn is_dropped(&self) -> bool {
-        !self.is_detached && self.end.is_closed() && self.output.as_ref().is_none_or(mpsc::Sender::is_closed)
+        self.process != Process::Detached
+            && self.end.is_closed()
+            && self.output.as_ref().is_none_or(mpsc::Sender::is_closed)
     }
 
     /// Waits until no handle of the session is left.
-    async fn dropped(end: &watch::Sender<Known>, output: Option<&mpsc::Sender<Result<LogLine>>>, is_detached: bool) {
-        if is_detached {
+    async fn dropped(end: &watch::Sender<Known>, output: Option<&mpsc::Sender<Result<LogLine>>>, process: Process) {
+        if process == Process::Detached {
             std::future::pending::<()>().await;
         }
         end.closed().await;
@@ -255,14 +273,14 @@ impl Passing {
     }
 
     /// Reads to the end of the process.
-    async fn read(&mut self, mut stream: SplitStream<Socket>, silence: Duration) -> Result<ExitStatus> {
+    async fn read(&mut self, mut stream: SplitStream<Socket>, silence: Duration) -> Result<Option<ExitStatus>> {
         let mut end = None;
         let detached = |subject: &Subject| subject.error(ErrorKind::Cancelled, "the session was dropped");
         loop {
             let limit = if end.is_some() { LAST } else { silence };
             let next = tokio::select! {
                 next = tokio::time::timeout(limit, stream.next()) => next,
-                () = Self::dropped(&self.end, self.output.as_ref(), self.is_detached) => return Err(detached(&self.subject)),
+                () = Self::dropped(&self.end, self.output.as_ref(), self.process) => return Err(detached(&self.subject)),
             };
             let data = match next {
                 Ok(Some(Ok(Message::Binary(data)))) => data,
@@ -295,17 +313,35 @@ impl Passing {
             }
         }
         match end {
-            Some(End::Exit(exit)) => Ok(exit),
+            Some(End::Exit(exit)) => match self.process {
+                Process::Main(run) => self.end_of_main(run).await,
+                Process::Exec | Process::Detached => Ok(Some(exit)),
+            },
             Some(End::NotRun(exit, words)) => {
                 let source = if self.has_terminal { LogSource::Console } else { LogSource::Stderr };
                 let _ = self.pass(source, Bytes::from(words + "\n")).await;
-                Ok(exit)
+                Ok(Some(exit))
             }
             Some(End::Unseen(why)) => Err(self.subject.error(ErrorKind::Unexpected, why)),
             None => {
                 let message = "the connection ended before the server said how the process did";
                 Err(self.subject.error(ErrorKind::Unavailable, message))
             }
+        }
+    }
+
+    /// The end of the container's run. To one that is attached the server says *success*, whatever it was, and as soon as the process has
+    /// closed its outputs (trap K12).
+    async fn end_of_main(&self, run: u32) -> Result<Option<ExitStatus>> {
+        let ended = tokio::select! {
+            ended = wait::end_of(&self.subject, run) => ended,
+            () = Self::dropped(&self.end, self.output.as_ref(), self.process) => {
+                return Err(self.subject.error(ErrorKind::Cancelled, "the session was dropped"));
+            }
+        };
+        match ended {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            ended => ended,
         }
     }
 }
