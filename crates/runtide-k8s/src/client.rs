@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, StatusCode, header, response};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
 use runtide_core::{
@@ -44,13 +44,27 @@ pub(crate) type Socket = tokio_tungstenite::WebSocketStream<hyper_util::rt::Toki
 struct Ask<'a> {
     method: Method,
     path: &'a str,
-    /// JSON.
-    body: Option<&'a [u8]>,
+    body: Option<Sent<'a>>,
 }
+
+/// The body of a request.
+#[derive(Clone, Copy)]
+struct Sent<'a> {
+    media: &'static str,
+    bytes: &'a [u8],
+}
+
+const JSON: &str = "application/json";
+/// Server-side apply. JSON is YAML, too.
+const APPLY: &str = "application/apply-patch+yaml";
 
 impl<'a> Ask<'a> {
     fn get(path: &'a str) -> Self {
         Self { method: Method::GET, path, body: None }
+    }
+
+    fn with_body(method: Method, path: &'a str, media: &'static str, bytes: &'a [u8]) -> Self {
+        Self { method, path, body: Some(Sent { media, bytes }) }
     }
 }
 
@@ -182,7 +196,7 @@ impl Client {
     }
 
     /// Sends a request, and once more where the server refuses credentials that can be fetched again: such a request had no effect.
-    async fn send(&self, operation: &'static str, ask: &Ask<'_>, is_watch: bool) -> Result<(HeaderMap, Body)> {
+    async fn send(&self, operation: &'static str, ask: &Ask<'_>, is_watch: bool) -> Result<(response::Parts, Body)> {
         let site = self.site(operation);
         for attempt in 0.. {
             let link = self.link(operation).await?;
@@ -190,7 +204,7 @@ impl Client {
             let request =
                 Request::builder().method(&ask.method).uri(ask.path).header(header::ACCEPT, "application/json");
             let request = match ask.body {
-                Some(body) => request.header(header::CONTENT_TYPE, "application/json").body(body.to_vec().into()),
+                Some(sent) => request.header(header::CONTENT_TYPE, sent.media).body(sent.bytes.to_vec().into()),
                 None => request.body(Body::empty()),
             };
             let request = request.map_err(|error| {
@@ -206,7 +220,7 @@ impl Client {
                     let known = self.0.session.last_server().unwrap_or_default();
                     self.0.session.answered(known);
                 }
-                return Ok((head.headers, body));
+                return Ok((head, body));
             }
             let text = site.within(self.0.config.deadline, self.collect(site, body, LONGEST_REFUSAL)).await;
             if head.status == StatusCode::UNAUTHORIZED && attempt == 0 && self.0.credentials.refused().await {
@@ -234,29 +248,36 @@ impl Client {
 
     /// The headers and the whole body of an answer.
     pub(crate) async fn get(&self, operation: &'static str, path: &str) -> Result<(HeaderMap, Bytes)> {
-        self.exchange(operation, &Ask::get(path)).await
+        self.exchange(operation, &Ask::get(path)).await.map(|(head, body)| (head.headers, body))
     }
 
     /// Deletes an object, or begins to: the server's answer is that it was accepted.
     pub(crate) async fn delete(&self, operation: &'static str, path: &str, options: &[u8]) -> Result<()> {
-        let ask = Ask { method: Method::DELETE, path, body: Some(options) };
-        self.exchange(operation, &ask).await.map(drop)
+        self.exchange(operation, &Ask::with_body(Method::DELETE, path, JSON, options)).await.map(drop)
     }
 
-    async fn exchange(&self, operation: &'static str, ask: &Ask<'_>) -> Result<(HeaderMap, Bytes)> {
+    /// Applies an object by server-side apply; `true` with the server's answer if that created it.
+    pub(crate) async fn apply(&self, operation: &'static str, path: &str, object: &[u8]) -> Result<(bool, Bytes)> {
+        let ask = Ask::with_body(Method::PATCH, path, APPLY, object);
+        let (head, body) = self.exchange(operation, &ask).await?;
+        Ok((head.status == StatusCode::CREATED, body))
+    }
+
+    async fn exchange(&self, operation: &'static str, ask: &Ask<'_>) -> Result<(response::Parts, Bytes)> {
         let site = self.site(operation);
         self.until_closed(operation, async {
-            let (headers, body) = self.send(operation, ask, false).await?;
+            let (head, body) = self.send(operation, ask, false).await?;
             let collected = self.collect(site, body, LONGEST);
             let body = site.within(self.0.config.deadline, collected).await.inspect_err(|_| self.drop_connections())?;
-            Ok((headers, body))
+            Ok((head, body))
         })
         .await
     }
 
     /// The headers and the stream of an answer, on a connection of its own, which is closed when the stream is dropped.
     pub(crate) async fn stream(&self, operation: &'static str, path: &str) -> Result<(HeaderMap, Body)> {
-        self.until_closed(operation, self.send(operation, &Ask::get(path), true)).await
+        let (head, body) = self.until_closed(operation, self.send(operation, &Ask::get(path), true)).await?;
+        Ok((head.headers, body))
     }
 
     /// Opens a WebSocket, on a connection of its own; `true` with it if the peer can be told of the end of one stream.

@@ -19,6 +19,7 @@ mod proxy;
 mod runs;
 mod source;
 mod status;
+mod store;
 mod subscription;
 mod token;
 mod transport;
@@ -30,4 +31,5 @@ pub use self::{
     config::{Config, Granularity, Namespaces},
     detect::{Detection, detect},
     kubeconfig::Selection,
+    store::{Kinds, KubeForm, KubeStore, KubeStoreOptions, Objects, Propagation},
 };

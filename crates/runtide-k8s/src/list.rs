@@ -80,7 +80,8 @@ pub(crate) fn path(namespace: Option<&str>, selectors: &Selectors, query: &[(&st
     with_query(path, &all)
 }
 
-fn encoded(text: &str) -> String {
+/// The text with all but letters and digits encoded.
+pub(crate) fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 

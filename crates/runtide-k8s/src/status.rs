@@ -26,6 +26,34 @@ pub(crate) struct Status {
 #[serde(rename_all = "camelCase", default)]
 struct Details {
     retry_after_seconds: Option<u64>,
+    causes: Option<Vec<Cause>>,
+}
+
+/// One reason of several.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Cause {
+    reason: Option<String>,
+    message: Option<String>,
+    field: Option<String>,
+}
+
+/// Reason of a cause: another field manager owns the field, with another value.
+const FOREIGN_FIELD: &str = "FieldManagerConflict";
+/// Most fields that an error names.
+const MOST_FIELDS: usize = 32;
+
+impl Details {
+    /// The fields that other field managers own, each with its owner.
+    fn foreign_fields(&self) -> Vec<String> {
+        let causes = self.causes.iter().flatten();
+        let causes = causes.filter(|cause| cause.reason.as_deref() == Some(FOREIGN_FIELD));
+        let named = causes.map(|cause| {
+            let (field, message) = (cause.field.as_deref().unwrap_or("?"), cause.message.as_deref());
+            shortened(&message.map_or_else(|| field.to_owned(), |message| format!("{field} ({message})")))
+        });
+        named.take(MOST_FIELDS).collect()
+    }
 }
 
 impl Status {
@@ -45,6 +73,8 @@ impl Status {
             (_, "AlreadyExists") => ErrorKind::AlreadyExists,
             (_, "Expired" | "Gone") | (410, _) => ErrorKind::Expired,
             (400 | 413 | 422, _) => ErrorKind::InvalidInput,
+            // Refusals of an object, in the clothes of an outage.
+            (500, _) if self.message.as_deref().is_some_and(is_refusal) => ErrorKind::InvalidInput,
             (401, _) => ErrorKind::Unauthenticated,
             (403, _) => ErrorKind::PermissionDenied,
             (404, _) => ErrorKind::NotFound,
@@ -61,6 +91,10 @@ impl Status {
         if !reason.is_empty() {
             error = error.with_context("reason", shortened(reason));
         }
+        let foreign = self.details.as_ref().map(Details::foreign_fields).unwrap_or_default();
+        if !foreign.is_empty() {
+            error = error.with_context(FIELDS, foreign.join("; "));
+        }
         let asked =
             after.or_else(|| self.details.and_then(|details| details.retry_after_seconds).map(Duration::from_secs));
         match asked {
@@ -71,6 +105,17 @@ impl Status {
         }
     }
 }
+
+/// True for the text of a 500 that is about the object that was sent: it has a field that the schema has not (trap K27), or is longer than
+/// etcd takes.
+fn is_refusal(message: &str) -> bool {
+    ["field not declared in schema", "failed to create typed patch object", "request is too large"]
+        .iter()
+        .any(|text| message.contains(text))
+}
+
+/// Key of an error's context: the fields that other field managers own.
+pub(crate) const FIELDS: &str = "fields";
 
 fn shortened(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()

@@ -39,6 +39,7 @@ pub(crate) struct ListMeta<'a> {
     pub(crate) resource_version: Option<Text<'a>>,
     #[serde(rename = "continue", borrow)]
     pub(crate) next: Option<Text<'a>>,
+    pub(crate) remaining_item_count: Option<u64>,
 }
 
 /// Name of an object that cannot be decoded, as far as it can be read.
