@@ -43,8 +43,10 @@ use self::{
 const NAME: &str = "k8s";
 
 /// Laws that the API cannot keep.
-const SKIPS: &[(StoreLaw, &str)] =
-    &[(StoreLaw::S8, "the API has no write of several objects, so that a restore is not atomic, and watchers get no Reset")];
+const SKIPS: &[(StoreLaw, &str)] = &[(
+    StoreLaw::S8,
+    "the API has no write of several objects, so that a restore is not atomic, and watchers get no Reset",
+)];
 
 struct Cluster {
     server: Server,
@@ -56,7 +58,7 @@ struct Cluster {
     store: Mutex<Arc<dyn StoreBackend>>,
     version: Option<String>,
     testbed: Option<Testbed>,
-    /// What ends the disturbance of the server.
+    /// The testbed's verbs that end the disturbance of the server.
     ends: Mutex<&'static [&'static str]>,
     /// One test at a time: some of them kill the server.
     _turn: Turn,

@@ -37,7 +37,7 @@ pub(super) struct Subject {
     pub(super) address: Address,
 }
 
-/// What a container's main process was made with.
+/// The options with which a container's main process was made.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Streams {
     pub(super) has_terminal: bool,

@@ -20,10 +20,7 @@ use super::{
     object::Object,
     read::{Look, Report, is_outage},
 };
-use crate::{
-    list::with_query,
-    status::FIELDS,
-};
+use crate::{list::with_query, status::FIELDS};
 
 pub(super) const APPLY: &str = "k8s.store.apply";
 
@@ -32,7 +29,7 @@ const NONE: &str = "1";
 /// Time for which a create without an answer is waited for.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// What an apply is about.
+/// Subject of an apply.
 pub(super) struct Write {
     pub(super) kind: Arc<Kind>,
     pub(super) object: ResourceRef,
@@ -103,8 +100,7 @@ impl Shared {
             if let Some(sent) = &pending {
                 match call.within(self.fate(write, sent, &look)).await? {
                     Fate::Landed(revision) => {
-                        let outcome =
-                            if sent.before.is_some() { ApplyOutcome::Changed } else { ApplyOutcome::Created };
+                        let outcome = if sent.before.is_some() { ApplyOutcome::Changed } else { ApplyOutcome::Created };
                         return Ok(Written { outcome, revision });
                     }
                     Fate::Dead => (pending, call.is_uncertain) = (None, false),
@@ -123,7 +119,7 @@ impl Shared {
             call.is_uncertain = true;
             let attempt = call.within(self.attempt(write, look.object.as_ref())).await;
             let failure = match attempt {
-                Ok((is_new, after)) => return Ok(written(is_new && look.object.is_none(), &look, after)),
+                Ok((is_new, after)) => return Ok(written(is_new && look.object.is_none(), &look, &after)),
                 Err(failure) => failure,
             };
             if failure.kind() == ErrorKind::Timeout && call.left().is_zero() {
@@ -153,7 +149,7 @@ impl Shared {
         }
     }
 
-    /// Asks the server if an apply would change nothing. A server of 1.20 writes an object anew, with another version, for an apply that
+    /// Asks the server if an apply would change nothing. A server of 1.20 writes an object again, with another version, for an apply that
     /// has a condition and changes nothing else: so this one is tried out, without the condition.
     async fn is_there(&self, write: &Write, now: &Object) -> Result<bool> {
         if now.applied_by(&self.options.field_manager).is_none() {
@@ -190,7 +186,8 @@ impl Shared {
         let path = with_query(write.kind.path_of(&write.object), &query);
         let (is_new, answer) = self.client.apply(APPLY, &path, &body).await?;
         let object = Object::of(&write.kind, &answer);
-        let object = object.map_err(|why| site.error(ErrorKind::Protocol, format!("the answer is no object: {why}")))?;
+        let object =
+            object.map_err(|why| site.error(ErrorKind::Protocol, format!("the answer is no object: {why}")))?;
         Ok((is_new, object))
     }
 
@@ -204,7 +201,8 @@ impl Shared {
             }
         }
         let since = sent.before.as_ref().map_or(sent.since, |before| before.revision);
-        let window = if look.object.is_some() || sent.before.is_some() { self.client.config().deadline } else { SETTLE };
+        let window =
+            if look.object.is_some() || sent.before.is_some() { self.client.config().deadline } else { SETTLE };
         // Only the first change after it was sent can be this attempt's.
         let first = self.report_after(APPLY, &write.kind, &write.object, since, window, |report| {
             let Report::Shown(after, _) = report else { return Some(Fate::Dead).filter(|_| sent.before.is_some()) };
@@ -268,7 +266,7 @@ fn condition(metadata: &mut Map<String, Value>, before: Option<&Object>, uid: Op
     }
 }
 
-fn written(is_new: bool, look: &Look, after: Object) -> Written {
+fn written(is_new: bool, look: &Look, after: &Object) -> Written {
     let before = look.object.as_ref().map(|before| before.revision);
     let outcome = if is_new {
         ApplyOutcome::Created

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 /// First and longest pause before another attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(1_000);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Call<'a> {
@@ -22,7 +22,7 @@ pub(super) struct Call<'a> {
 
 impl<'a> Call<'a> {
     pub(super) fn new(operation: &'static str, resource: &'a ResourceRef, limit: Duration) -> Self {
-        let end = runtide_core::backend::instant_after(limit).into();
+        let end = runtide_core::backend::instant_after(limit);
         Self { operation, resource, end, limit, pause: FIRST_PAUSE, is_uncertain: false }
     }
 

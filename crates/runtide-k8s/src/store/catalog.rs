@@ -33,6 +33,7 @@ const TWICE: [(&str, &str); 9] = [
 
 /// A kind of objects, in one version of its group.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "the word of the API, beside its group and version")]
 pub(super) struct Kind {
     pub(super) group: String,
     pub(super) version: String,
@@ -147,7 +148,7 @@ struct Known {
     groups: Option<Arc<Vec<String>>>,
 }
 
-/// What the server said that it serves.
+/// The groups, versions and kinds that the server said it serves.
 #[derive(Debug, Default)]
 pub(super) struct Catalog(Mutex<Known>);
 
@@ -327,7 +328,11 @@ impl Catalog {
                 Kinds::Only(kinds) if selector.kind.is_none() && selector.group.is_none() => {
                     kinds.iter().find(|kind| !is_named(kind)).map(|(group, kind)| (group.clone(), kind.clone()))
                 }
-                _ => selector.kind.clone().filter(|_| found.is_empty()).map(|kind| (selector.group.clone().unwrap_or_default(), kind)),
+                _ => selector
+                    .kind
+                    .clone()
+                    .filter(|_| found.is_empty())
+                    .map(|kind| (selector.group.clone().unwrap_or_default(), kind)),
             };
             match lacks {
                 None => return Ok(found.into_values().collect()),

@@ -57,7 +57,7 @@ impl Shared {
                 }
                 Err(error) => return Err(error),
             };
-            // What is gone may have been deleted by this call, or by another.
+            // An object that is gone may have been deleted by this call, or by another.
             if call.is_uncertain && look.object.is_none() {
                 return Err(call.unknown());
             }
@@ -74,7 +74,9 @@ impl Shared {
             match call.within(self.send_delete(&kind, &object, &now, precondition, propagation)).await {
                 Ok(()) => {
                     let found = call.within(self.deleted(&kind, &object, &now)).await;
-                    return found.map(|revision| Some(Revision(revision))).map_err(|error| call.unknown().with_source(error));
+                    return found
+                        .map(|revision| Some(Revision(revision)))
+                        .map_err(|error| call.unknown().with_source(error));
                 }
                 Err(failure) if failure.kind() == ErrorKind::Timeout && call.left().is_zero() => {
                     return Err(call.unknown());

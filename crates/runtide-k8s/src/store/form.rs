@@ -106,7 +106,8 @@ fn bad(object: &ResourceRef, message: impl Into<String>) -> Error {
 /// Reads the body of an object, which must be the object that it is said to be.
 pub(super) fn declared(object: &ResourceRef, document: &Document) -> Result<Declared> {
     if document.bytes.len() > Document::MAX_BYTES {
-        let message = format!("the document has {} bytes, and {} is the most", document.bytes.len(), Document::MAX_BYTES);
+        let message =
+            format!("the document has {} bytes, and {} is the most", document.bytes.len(), Document::MAX_BYTES);
         return Err(bad(object, message));
     }
     let json = document.convert(ResourceFormat::Json).map_err(|error| error.with_context("resource", object))?;
@@ -121,7 +122,10 @@ pub(super) fn declared(object: &ResourceRef, document: &Document) -> Result<Decl
         Some(Value::String(text)) => {
             let (group, version) = text.split_once('/').unwrap_or(("", text));
             if group != object.group() || version.is_empty() {
-                return Err(bad(object, format!("its apiVersion is {text:?}, and not of the group {:?}", object.group())));
+                return Err(bad(
+                    object,
+                    format!("its apiVersion is {text:?}, and not of the group {:?}", object.group()),
+                ));
             }
             Some(version.to_owned())
         }
@@ -146,7 +150,9 @@ pub(super) fn declared(object: &ResourceRef, document: &Document) -> Result<Decl
     };
     let (uid, seen) = (condition("uid"), condition("resourceVersion"));
     let revision = match seen {
-        Some(text) => Some(text.parse().map_err(|_| bad(object, format!("its resourceVersion is no number: {text:?}")))?),
+        Some(text) => {
+            Some(text.parse().map_err(|_| bad(object, format!("its resourceVersion is no number: {text:?}")))?)
+        }
         None => None,
     };
     for field in OWN {
@@ -180,7 +186,10 @@ mod tests {
         let text = r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web","namespace":"shop","uid":"u1",
             "resourceVersion":"7","generation":2,"creationTimestamp":null,"managedFields":[{}],"labels":{"a":"b"}},"spec":{"replicas":1}}"#;
         let declared = declared(&web(), &Document::json(text)).unwrap();
-        assert_eq!((declared.uid.as_deref(), declared.revision, declared.version.as_deref()), (Some("u1"), Some(7), Some("v1")));
+        assert_eq!(
+            (declared.uid.as_deref(), declared.revision, declared.version.as_deref()),
+            (Some("u1"), Some(7), Some("v1"))
+        );
         let body = Value::Object(declared.body);
         let expected = serde_json::json!({"apiVersion": "apps/v1", "kind": "Deployment",
             "metadata": {"name": "web", "namespace": "shop", "labels": {"a": "b"}}, "spec": {"replicas": 1}});

@@ -32,13 +32,13 @@ use runtide_core::{
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use self::{
-    form::{KubeForm, Objects},
-    options::{Kinds, KubeStoreOptions, Propagation},
-};
 use self::{
     catalog::Catalog,
     read::{At, Query},
+};
+pub use self::{
+    form::{KubeForm, Objects},
+    options::{Kinds, KubeStoreOptions, Propagation},
 };
 use crate::{
     client::Client,
@@ -92,7 +92,7 @@ const STATS: &str = "k8s.store.stats";
 #[derive(Clone)]
 pub struct KubeStore(Arc<Shared>);
 
-/// What the clones share.
+/// State that the clones share.
 pub(crate) struct Shared {
     client: Client,
     name: String,

@@ -81,7 +81,7 @@ impl Object {
         entries.and_then(Value::as_array).into_iter().flatten()
     }
 
-    /// What the server notes of the manager's applies; it says which fields they were, and when.
+    /// The server's note of the manager's applies: which fields they were, and when.
     pub(super) fn applied_by(&self, manager: &str) -> Option<&Value> {
         self.managers().find(|entry| {
             let is = |key, wanted: &str| entry.get(key).and_then(Value::as_str) == Some(wanted);
@@ -142,7 +142,10 @@ mod tests {
             "managedFields":[{"manager":"runtide","operation":"Apply"},{"manager":"x","operation":"Apply"}],"labels":{"a":"b"},
             "deletionTimestamp":"2026-12-01T00:00:00Z","finalizers":["f"]},"spec":{"n":1},"status":{"ready":true}}"#;
         let object = Object::of(&kind("apps", "Deployment"), bytes).unwrap();
-        assert_eq!((object.reference.as_str(), object.revision, object.is_deleted), ("apps/Deployment/shop/web", 9, true));
+        assert_eq!(
+            (object.reference.as_str(), object.revision, object.is_deleted),
+            ("apps/Deployment/shop/web", 9, true)
+        );
         assert_eq!((object.uid.as_str(), &object.finalizers[..]), ("u", &["f".to_owned()][..]));
         assert!(object.applied_by("runtide").is_some() && object.applied_by("y").is_none());
         let declared: Value = serde_json::from_slice(&object.declaration().bytes).unwrap();
@@ -169,10 +172,15 @@ mod tests {
 
     #[test]
     fn a_declaration_is_found_among_the_fields_of_others() {
-        let bytes = br#"{"metadata":{"name":"a","resourceVersion":"1"},"spec":{"n":1,"m":2,"l":[{"k":1,"d":2},{"k":3}]}}"#;
+        let bytes =
+            br#"{"metadata":{"name":"a","resourceVersion":"1"},"spec":{"n":1,"m":2,"l":[{"k":1,"d":2},{"k":3}]}}"#;
         let object = Object::of(&kind("", "Thing"), bytes).unwrap();
         let has = |text: &str| object.has(&serde_json::from_str(text).unwrap());
         assert!(has(r#"{"apiVersion":"other","spec":{"n":1,"l":[{"k":3}]}}"#));
-        assert!(!has(r#"{"spec":{"n":2}}"#) && !has(r#"{"spec":{"x":null}}"#) && !has(r#"{"spec":{"l":[{"k":3},{"k":1}]}}"#));
+        assert!(
+            !has(r#"{"spec":{"n":2}}"#)
+                && !has(r#"{"spec":{"x":null}}"#)
+                && !has(r#"{"spec":{"l":[{"k":3},{"k":1}]}}"#)
+        );
     }
 }

@@ -7,7 +7,7 @@ const OPERATION: &str = "k8s.store.options";
 /// Most characters of a field manager's name, which the server sets.
 const LONGEST_MANAGER: usize = 128;
 
-/// What becomes of the objects that an object owns, when it is deleted.
+/// Treatment of the objects that an object owns, when it is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Propagation {
@@ -66,7 +66,7 @@ pub struct KubeStoreOptions {
     pub field_manager: String,
     /// `true`: fields that other managers own with other values are taken from them. `false`, the default: that is a `Conflict`.
     pub force: bool,
-    /// What becomes of the objects that a deleted one owns.
+    /// Treatment of the objects that a deleted one owns.
     pub propagation: Propagation,
     /// The kinds that are in the store, where a selector names none.
     pub kinds: Kinds,

@@ -38,7 +38,7 @@ struct Token {
 }
 
 impl Shared {
-    /// What has to be asked for the selected resources, in the order of the references.
+    /// The scopes that have to be asked for the selected resources, in the order of the references.
     pub(super) async fn scopes(&self, operation: &'static str, selector: &Selector) -> Result<Vec<Scope>> {
         let kinds = self.catalog.select(&self.client, operation, selector, &self.options.kinds).await?;
         let mut scopes = Vec::with_capacity(kinds.len());
@@ -53,7 +53,7 @@ impl Shared {
                 (false, Some(namespace), _) if !namespace.is_empty() => {}
                 (true, Some(namespace), _) => put(Some(namespace)),
                 (true, None, Namespaces::Only(names)) => names.iter().for_each(|name| put(Some(name))),
-                (true, None, Namespaces::All) | (false, Some(_), _) | (false, None, Namespaces::All) => put(None),
+                (true | false, None, Namespaces::All) | (false, Some(_), _) => put(None),
                 // The right to see some namespaces is none to see what is in no namespace.
                 (false, None, Namespaces::Only(_)) => {
                     if selector.kind.is_some() {
@@ -68,15 +68,13 @@ impl Shared {
 
     /// The store's present version, as the first scope shows it.
     pub(super) async fn present(&self, operation: &'static str, scopes: &[Scope], query: &Query) -> Result<u64> {
-        match scopes.first() {
-            Some(scope) => Ok(self.list_page(operation, scope, query, At::Latest, 1, None).await?.version),
-            // Every server has namespaces, and shows the version with them.
-            None => {
-                let namespace = runtide_core::store::ResourceRef::new("", "Namespace", None, "default")?;
-                let kind = self.catalog.find(&self.client, operation, &namespace, None).await?;
-                Ok(self.look(operation, &kind, &namespace).await?.version)
-            }
+        if let Some(scope) = scopes.first() {
+            return Ok(self.list_page(operation, scope, query, At::Latest, 1, None).await?.version);
         }
+        // Every server has namespaces, and shows the version with them.
+        let namespace = runtide_core::store::ResourceRef::new("", "Namespace", None, "default")?;
+        let kind = self.catalog.find(&self.client, operation, &namespace, None).await?;
+        Ok(self.look(operation, &kind, &namespace).await?.version)
     }
 
     fn fingerprint(&self, selector: &Selector) -> String {

@@ -8,11 +8,7 @@ use runtide_core::{
 };
 use serde_json::value::RawValue;
 
-use super::{
-    Shared,
-    catalog::Kind,
-    object::Object,
-};
+use super::{Shared, catalog::Kind, object::Object};
 use crate::{
     lines::{Line, Lines},
     list::with_query,
@@ -133,7 +129,7 @@ pub(super) struct Look {
 /// A report about one object.
 #[derive(Debug)]
 pub(super) enum Report {
-    /// The object; `true` if it is new to whoever watches.
+    /// The object; `true` if it is new to the watcher.
     Shown(Object, bool),
     Gone(Object),
 }
@@ -155,7 +151,7 @@ impl Shared {
         Err(self.client.site(operation).error(ErrorKind::InvalidInput, message).with_context("resource", object))
     }
 
-    /// Looks at one object: never into a cache, which may be older than what was seen before (trap K30).
+    /// Reads one object: never from a cache, which may be older than what was seen before (trap K30).
     pub(super) async fn look(&self, operation: &'static str, kind: &Kind, object: &ResourceRef) -> Result<Look> {
         let query = Query::named(object.name());
         let path = with_query(kind.path(object.namespace()), &query.with(&[]));
@@ -174,7 +170,8 @@ impl Shared {
         limit: u32,
         next: Option<&str>,
     ) -> Result<Listed> {
-        let (limit, version) = (limit.to_string(), if let At::Exactly(at) = at { at.to_string() } else { String::new() });
+        let (limit, version) =
+            (limit.to_string(), if let At::Exactly(at) = at { at.to_string() } else { String::new() });
         let mut parts = vec![("limit", limit.as_str())];
         match (next, at) {
             (Some(next), _) => parts.push(("continue", next)),
@@ -350,7 +347,11 @@ mod tests {
         ] {
             assert_eq!(condition(&wanted).as_deref(), query, "{wanted:?}");
         }
-        let selector = Selector::default().with_label(LabelMatch::is("a", "b")).with_label(LabelMatch::Has("c".to_owned()));
-        assert_eq!(Query::of(&selector.with_name("n\\m")).with(&[]), [("labelSelector", "a=b,c"), ("fieldSelector", "metadata.name=n\\\\m")]);
+        let selector =
+            Selector::default().with_label(LabelMatch::is("a", "b")).with_label(LabelMatch::Has("c".to_owned()));
+        assert_eq!(
+            Query::of(&selector.with_name("n\\m")).with(&[]),
+            [("labelSelector", "a=b,c"), ("fieldSelector", "metadata.name=n\\\\m")]
+        );
     }
 }

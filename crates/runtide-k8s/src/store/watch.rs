@@ -408,7 +408,7 @@ impl Watching {
     fn failed(&mut self, index: usize, error: Error) -> Result<()> {
         match error.kind() {
             ErrorKind::Expired => self.lost(Gap::HistoryExpired, error),
-            // What it said cannot be read: the state can, perhaps.
+            // Its message cannot be read: the state can, perhaps.
             ErrorKind::Protocol => self.lost(Gap::Undecodable, error),
             // The kind is no longer served.
             ErrorKind::NotFound => {

@@ -78,7 +78,7 @@ pub async fn m6_deadlines(h: &dyn Harness) -> LawResult {
     }
     if let Some(exec) = backend.exec().filter(|_| can.exec_attach.is_yes()) {
         calls.push(Box::pin(ends(limit, "attach", exec.attach(&id, AttachOptions::default()))));
-        // Where nothing is started, nothing is attached to before.
+        // A backend that starts nothing attaches to nothing before a start.
         if can.lifecycle_start.is_yes() {
             calls.push(Box::pin(ends(limit, "start attached", exec.start_attached(&id, AttachOptions::default()))));
         }
