@@ -261,6 +261,19 @@ mod tests {
     }
 
     #[test]
+    fn a_500_that_is_about_the_object_is_no_outage() {
+        for text in [
+            "failed to create typed patch object: .spec.nonsense: field not declared in schema",
+            "etcdserver: request is too large",
+        ] {
+            let body = format!(r#"{{"kind":"Status","message":"{text}","code":500}}"#);
+            let refused = error(500, &body, None);
+            assert_eq!(refused.kind(), ErrorKind::InvalidInput, "{refused}");
+            assert!(refused.to_string().contains(text), "{refused}");
+        }
+    }
+
+    #[test]
     fn the_pause_that_a_server_asks_for_is_kept() {
         assert_eq!(error(429, "slow down", Some("7")).retry(), Retry::After(Duration::from_secs(7)));
         let body = r#"{"message":"Too large resource version","reason":"Timeout","code":504,"details":{"retryAfterSeconds":1}}"#;

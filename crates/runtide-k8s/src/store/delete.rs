@@ -14,7 +14,7 @@ use super::{
     catalog::Kind,
     object::Object,
     options::Propagation,
-    read::{Report, is_outage},
+    read::{At, PAGE, Query, Report, Scope, is_outage},
 };
 
 pub(super) const DELETE: &str = "k8s.store.delete";
@@ -127,21 +127,45 @@ impl Shared {
             let found = self.report_after(DELETE, kind, object, before.revision, window, |report| match report {
                 Report::Gone(gone) if gone.uid == before.uid => Some(gone.revision),
                 Report::Shown(now, _) if now.uid == before.uid && now.is_deleted => Some(now.revision),
-                // Another one of this name: the report of the end came before.
-                Report::Shown(now, _) if now.uid != before.uid => Some(now.revision),
                 _ => None,
             });
-            match found.await {
+            let failure = match found.await {
                 Ok(Some(revision)) => return Ok(revision),
-                Ok(None) => {}
-                // The server no longer tells; what it shows now is later.
+                Ok(None) => continue,
+                // A server that was started again reports nothing from before its start. etcd still has the states.
                 Err(error) if error.kind() == ErrorKind::Expired => {
-                    return Ok(self.look(DELETE, kind, object).await?.version);
+                    match self.first_without(kind, object, before).await {
+                        Ok(revision) => return Ok(revision),
+                        Err(failure) => failure,
+                    }
                 }
-                Err(error) if is_outage(&error) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
-                Err(error) => return Err(error),
+                Err(failure) => failure,
+            };
+            if !is_outage(&failure) {
+                return Err(failure);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    }
+
+    /// The first version at which a deletion of the object is accepted, among the states that the server still has.
+    ///
+    /// # Errors
+    /// `Expired` if it no longer has one that is needed.
+    async fn first_without(&self, kind: &Arc<Kind>, object: &ResourceRef, before: &Object) -> Result<u64> {
+        let scope = Scope { kind: Arc::clone(kind), namespace: object.namespace().map(str::to_owned) };
+        let query = Query::named(object.name());
+        let (mut there, mut gone) = (before.revision, self.look(DELETE, kind, object).await?.version);
+        while gone.saturating_sub(there) > 1 {
+            let middle = there + (gone - there) / 2;
+            let listed = self.list_page(DELETE, &scope, &query, At::Exactly(middle), PAGE, None).await?;
+            if listed.objects.iter().any(|one| one.uid == before.uid && !one.is_deleted) {
+                there = middle;
+            } else {
+                gone = middle;
             }
         }
+        Ok(gone)
     }
 
     /// Waits until the object that is there now is gone, or another one has its name.

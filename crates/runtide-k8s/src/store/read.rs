@@ -55,7 +55,7 @@ impl Query {
         }
     }
 
-    fn named(name: &str) -> Self {
+    pub(super) fn named(name: &str) -> Self {
         Self { labels: None, fields: Some(format!("metadata.name={}", escaped(name))) }
     }
 
