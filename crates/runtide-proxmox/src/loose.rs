@@ -38,11 +38,15 @@ mod tests {
 
     #[test]
     fn flags_and_numbers_are_read_in_every_form() {
-        let row = json!({"a": 1, "b": "1", "c": true, "d": 0, "e": "0", "f": false, "g": null, "h": "24", "i": -1, "j": [1]});
+        let row =
+            json!({"a": 1, "b": "1", "c": true, "d": 0, "e": "0", "f": false, "g": null, "h": "24", "i": -1, "j": [1]});
         let row = row.as_object().unwrap();
         let set: Vec<_> = "abcdefghijk".chars().filter(|key| flag(row, &key.to_string())).collect();
         assert_eq!(set, ['a', 'b', 'c', 'h', 'i']);
         assert_eq!(number(row, "h"), Some(24));
-        assert_eq!((number(row, "a"), number(row, "g"), number(row, "i"), number(row, "j")), (Some(1), None, None, None));
+        assert_eq!(
+            (number(row, "a"), number(row, "g"), number(row, "i"), number(row, "j")),
+            (Some(1), None, None, None)
+        );
     }
 }

@@ -91,7 +91,8 @@ mod tests {
     #[test]
     fn a_value_with_reserved_bytes_survives_the_decoder_of_the_server() {
         for value in ["virtio=AA:BB,bridge=vmbr0", "a;b", "a+b c", "100%", "ü\n", "a&b=c", ""] {
-            let form = Parameters::default().with_text("net0", value).with_flag("start", true).with_number("memory", 512);
+            let form =
+                Parameters::default().with_text("net0", value).with_flag("start", true).with_number("memory", 512);
             let expected = [("net0", value), ("start", "1"), ("memory", "512")];
             assert_eq!(decode(&form.encode()), expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
         }

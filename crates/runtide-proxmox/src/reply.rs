@@ -52,9 +52,9 @@ impl Reply<'_> {
             return Err(self.into_error(operation, change, body.ok().as_ref()));
         }
         match body {
-            Ok(Value::Object(mut fields)) => {
-                fields.remove("data").ok_or_else(|| Error::new(ErrorKind::Protocol, operation, "the answer has no data"))
-            }
+            Ok(Value::Object(mut fields)) => fields
+                .remove("data")
+                .ok_or_else(|| Error::new(ErrorKind::Protocol, operation, "the answer has no data")),
             Ok(_) => Err(Error::new(ErrorKind::Protocol, operation, "the answer is no object")),
             // The error of the parser is not repeated: it may quote a secret of the body.
             Err(_) => Err(Error::new(ErrorKind::Protocol, operation, "the answer is no JSON")),
@@ -76,7 +76,8 @@ impl Reply<'_> {
             error = error.with_retry(retry);
         }
         if let Some(refused) = body.and_then(|body| body.get("errors")).and_then(Value::as_object) {
-            let refused: Vec<_> = refused.iter().map(|(key, why)| format!("{key}: {}", why.as_str().unwrap_or("refused"))).collect();
+            let refused: Vec<_> =
+                refused.iter().map(|(key, why)| format!("{key}: {}", why.as_str().unwrap_or("refused"))).collect();
             error = error.with_context("reason", printable(&refused.join("; ")));
         }
         error
@@ -112,7 +113,9 @@ fn of_text(message: &str) -> (ErrorKind, Option<Retry>) {
     if has("got timeout") && has("can't lock file") || has(" is locked (") {
         return (ErrorKind::Conflict, Some(Retry::Backoff));
     }
-    if has("checksum mismatch (file change by other user?)") || has("detected modified configuration - file changed by other user?") {
+    if has("checksum mismatch (file change by other user?)")
+        || has("detected modified configuration - file changed by other user?")
+    {
         return (ErrorKind::Conflict, None);
     }
     if has("no quorum?") || has("QEMU guest agent is not running") || message.starts_with("hostname lookup '") {
@@ -124,7 +127,8 @@ fn of_text(message: &str) -> (ErrorKind, Option<Retry>) {
     if has("already exists on node") || has("config file already exists") {
         return (ErrorKind::AlreadyExists, None);
     }
-    let is_of_state = [" already running", " not running", " is running", "must be disabled and fixed first", "cannot shutdown"];
+    let is_of_state =
+        [" already running", " not running", " is running", "must be disabled and fixed first", "cannot shutdown"];
     if is_of_state.iter().any(|part| has(part)) {
         return (ErrorKind::Conflict, None);
     }
@@ -134,8 +138,11 @@ fn of_text(message: &str) -> (ErrorKind, Option<Retry>) {
 /// A server's text as one line without control characters, cut at [`LONGEST`].
 fn printable(text: &str) -> String {
     let mut characters = text.trim().chars();
-    let mut line: String =
-        characters.by_ref().take(LONGEST).map(|character| if character.is_control() { ' ' } else { character }).collect();
+    let mut line: String = characters
+        .by_ref()
+        .take(LONGEST)
+        .map(|character| if character.is_control() { ' ' } else { character })
+        .collect();
     if characters.next().is_some() {
         line.push('…');
     }
@@ -168,7 +175,10 @@ mod tests {
         assert_eq!(kind(500, "VM is locked (backup)"), ErrorKind::Conflict);
         assert_eq!(kind(500, "can't lock file '/var/lock/lxc/pve-config-100.lock' - got timeout"), ErrorKind::Conflict);
         assert_eq!(kind(500, "checksum mismatch (file change by other user?)"), ErrorKind::Conflict);
-        assert_eq!(kind(500, "detected modified configuration - file changed by other user? Try again."), ErrorKind::Conflict);
+        assert_eq!(
+            kind(500, "detected modified configuration - file changed by other user? Try again."),
+            ErrorKind::Conflict
+        );
         assert_eq!(kind(500, "cluster not ready - no quorum?"), ErrorKind::Unavailable);
         assert_eq!(kind(500, "No QEMU guest agent configured"), ErrorKind::Unsupported);
         assert_eq!(kind(500, "QEMU guest agent is not running"), ErrorKind::Unavailable);

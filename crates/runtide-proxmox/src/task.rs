@@ -29,7 +29,8 @@ impl TaskState {
     ///
     /// [`Protocol`](ErrorKind::Protocol) if it has no `status` that is known.
     pub fn of(data: &Value) -> Result<Self> {
-        let unknown = || Error::new(ErrorKind::Protocol, "proxmox.task", "the state of a task is neither running nor stopped");
+        let unknown =
+            || Error::new(ErrorKind::Protocol, "proxmox.task", "the state of a task is neither running nor stopped");
         let row = data.as_object().ok_or_else(unknown)?;
         match loose::text(row, "status").as_deref() {
             Some("running") => Ok(Self::Running),
@@ -72,14 +73,17 @@ pub struct LogLine {
 ///
 /// [`Protocol`](ErrorKind::Protocol) if it is no list, or a line has no number.
 pub fn log_lines(data: &Value) -> Result<Vec<LogLine>> {
-    let malformed = || Error::new(ErrorKind::Protocol, "proxmox.task", "the log of a task is not a list of numbered lines");
+    let malformed =
+        || Error::new(ErrorKind::Protocol, "proxmox.task", "the log of a task is not a list of numbered lines");
     let mut lines = Vec::new();
     for row in data.as_array().ok_or_else(malformed)? {
         let row = row.as_object().ok_or_else(malformed)?;
         let number = loose::number(row, "n").ok_or_else(malformed)?;
         lines.push(LogLine { number, text: loose::text(row, "t").unwrap_or_default() });
     }
-    if let [LogLine { number: 1, text }] = &lines[..] && text == "no content" {
+    if let [LogLine { number: 1, text }] = &lines[..]
+        && text == "no content"
+    {
         lines.clear();
     }
     Ok(lines)

@@ -38,7 +38,9 @@ impl Upid {
         let is_host = |name: &str| {
             let is_edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
             let bytes = name.as_bytes();
-            is_edge(bytes.first()) && is_edge(bytes.last()) && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+            is_edge(bytes.first())
+                && is_edge(bytes.last())
+                && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
         };
         if !is_host(node) || kind.is_empty() || user.is_empty() {
             return None;
@@ -62,7 +64,9 @@ impl Upid {
     /// [`Protocol`](ErrorKind::Protocol) if the answer names none.
     pub fn of(data: &Value) -> Result<Self> {
         let upid = data.as_str().and_then(Self::parse);
-        upid.ok_or_else(|| Error::new(ErrorKind::Protocol, "proxmox.task", "the answer to a change does not name its task"))
+        upid.ok_or_else(|| {
+            Error::new(ErrorKind::Protocol, "proxmox.task", "the answer to a change does not name its task")
+        })
     }
 
     /// The node that runs the task, and the only one that is sure to know it. After an upload it is the node that received the file.
@@ -125,7 +129,10 @@ mod tests {
     #[test]
     fn names_with_dashes_empty_ids_tokens_and_nine_digits_are_read() {
         let upid = Upid::parse("UPID:pve-1-a:000002B6:1003B5910:6B006C72:aptupdate::root@pam!t1:").unwrap();
-        assert_eq!((upid.node(), upid.pid(), upid.kind(), upid.id(), upid.user()), ("pve-1-a", 0x2B6, "aptupdate", "", "root@pam!t1"));
+        assert_eq!(
+            (upid.node(), upid.pid(), upid.kind(), upid.id(), upid.user()),
+            ("pve-1-a", 0x2B6, "aptupdate", "", "root@pam!t1")
+        );
         assert_eq!(upid.started_at(), SystemTime::UNIX_EPOCH + Duration::from_secs(0x6B00_6C72));
         assert_eq!(
             upid.status_path(),

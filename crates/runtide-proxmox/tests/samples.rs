@@ -24,7 +24,10 @@ fn a_row_of_the_clusters_resources() {
     )
     .unwrap();
     let [guest] = &list.guests[..] else { panic!("{list:?}") };
-    assert_eq!((guest.vmid, guest.kind, guest.node.as_str(), guest.name.as_deref()), (100, GuestKind::Lxc, "pve1", Some("web")));
+    assert_eq!(
+        (guest.vmid, guest.kind, guest.node.as_str(), guest.name.as_deref()),
+        (100, GuestKind::Lxc, "pve1", Some("web"))
+    );
     assert_eq!((guest.state, guest.uptime, guest.pid), (GuestState::Running, Some(Duration::from_secs(34)), None));
     assert_eq!(guest.tags, BTreeSet::from(["a".to_owned(), "b".to_owned()]));
     assert!(!guest.is_template && guest.lock.is_none() && list.unread.is_empty());
@@ -40,7 +43,10 @@ fn a_row_of_a_nodes_containers_with_null_members() {
     )
     .unwrap();
     let [guest] = &list.guests[..] else { panic!("{list:?}") };
-    assert_eq!((guest.vmid, guest.state, guest.pid, guest.node.as_str()), (100, GuestState::Running, Some(317), "pve1"));
+    assert_eq!(
+        (guest.vmid, guest.state, guest.pid, guest.node.as_str()),
+        (100, GuestState::Running, Some(317), "pve1")
+    );
 }
 
 #[test]
@@ -64,14 +70,20 @@ fn a_list_without_a_guest() {
 #[test]
 fn tasks_and_what_became_of_them() {
     let upid = Upid::of(&data(r#"{"data":"UPID:pve1:000001B7:00038ACA:6B006C04:vzreboot:100:root@pam!t1:"}"#)).unwrap();
-    assert_eq!((upid.node(), upid.pid(), upid.kind(), upid.id(), upid.user()), ("pve1", 439, "vzreboot", "100", "root@pam!t1"));
+    assert_eq!(
+        (upid.node(), upid.pid(), upid.kind(), upid.id(), upid.user()),
+        ("pve1", 439, "vzreboot", "100", "root@pam!t1")
+    );
     assert_eq!(upid.started_at().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs(), 1_795_189_764);
 
     let done = r#"{"data":{"pstart":232138,"node":"pve1","exitstatus":"OK","pid":439,"status":"stopped","starttime":1795189764,"id":"100","type":"vzreboot","upid":"UPID:pve1:000001B7:00038ACA:6B006C04:vzreboot:100:root@pam!t1:","user":"root@pam","tokenid":"t1"}}"#;
     assert_eq!(TaskState::of(&data(done)).unwrap(), TaskState::Done { warnings: 0 });
 
     let failed = r#"{"data":{"pid":494,"exitstatus":"snapshot feature is not available","node":"pve1","pstart":232451,"tokenid":"t1","user":"root@pam","upid":"UPID:pve1:000001EE:00038C03:6B006C07:vzsnapshot:100:root@pam!t1:","type":"vzsnapshot","starttime":1795189767,"id":"100","status":"stopped"}}"#;
-    assert_eq!(TaskState::of(&data(failed)).unwrap(), TaskState::Failed("snapshot feature is not available".to_owned()));
+    assert_eq!(
+        TaskState::of(&data(failed)).unwrap(),
+        TaskState::Failed("snapshot feature is not available".to_owned())
+    );
 
     let log = log_lines(&data(
         r#"{"total":2,"data":[{"t":"failed to connect to monitor socket: Connection refused","n":1},{"t":"TASK OK","n":2}]}"#,
@@ -88,7 +100,11 @@ fn refusals_by_their_kind() {
         (500, r#"{"message":"CT 100 not running\n","data":null}"#, ErrorKind::Conflict),
         (500, r#"{"data":null,"message":"unable to destroy CT 100 - container is running\n"}"#, ErrorKind::Conflict),
         (500, r#"{"message":"CT 100 already exists on node 'pve1'\n","data":null}"#, ErrorKind::AlreadyExists),
-        (500, r#"{"message":"Configuration file 'nodes/pve1/lxc/999.conf' does not exist\n","data":null}"#, ErrorKind::NotFound),
+        (
+            500,
+            r#"{"message":"Configuration file 'nodes/pve1/lxc/999.conf' does not exist\n","data":null}"#,
+            ErrorKind::NotFound,
+        ),
         (
             500,
             r#"{"message":"hostname lookup 'nosuch' failed - failed to get address info for: nosuch: Temporary failure in name resolution\n","data":null}"#,
@@ -96,11 +112,17 @@ fn refusals_by_their_kind() {
         ),
         (501, r#"{"message":"Method 'GET /nosuch' not implemented","data":null}"#, ErrorKind::Unsupported),
         (501, "Unexpected content for method 'DELETE'", ErrorKind::Unsupported),
-        (400, r#"{"data":null,"errors":{"upid":"unable to parse worker upid"},"message":"Parameter verification failed.\n"}"#, ErrorKind::InvalidInput),
+        (
+            400,
+            r#"{"data":null,"errors":{"upid":"unable to parse worker upid"},"message":"Parameter verification failed.\n"}"#,
+            ErrorKind::InvalidInput,
+        ),
     ] {
         assert_eq!(refusal(status, "", body).kind(), kind, "{body}");
     }
-    for reason in ["No ticket", "Authentication failed!", "authentication failure", "Permission denied - invalid csrf token"] {
+    for reason in
+        ["No ticket", "Authentication failed!", "authentication failure", "Permission denied - invalid csrf token"]
+    {
         let error = refusal(401, reason, "");
         assert_eq!((error.kind(), error.message()), (ErrorKind::Unauthenticated, reason));
     }
