@@ -1,4 +1,5 @@
-//! Answers that a real pve-manager 9.2.11 gave, each decoded to the value that it means. Some are shortened to the fields that count.
+//! Answers that a real pve-manager 9.2.11 gave, each decoded to the value that it means. Of the guest without a config file and of the
+//! refused log-ins, only the message is recorded; the form around it is that of the others.
 
 use std::{collections::BTreeSet, time::Duration};
 
