@@ -162,22 +162,22 @@ mod tests {
 
     use super::*;
 
-    fn state(fields: Value) -> GuestState {
+    fn state(fields: &Value) -> GuestState {
         GuestState::of(fields.as_object().unwrap())
     }
 
     #[test]
     fn every_combination_of_status_and_lock_has_a_state() {
-        assert_eq!(state(json!({"status": "running"})), GuestState::Running);
-        assert_eq!(state(json!({"status": "running", "qmpstatus": "paused"})), GuestState::Paused);
-        assert_eq!(state(json!({"status": "running", "lock": "suspending"})), GuestState::Suspending);
-        assert_eq!(state(json!({"status": "running", "lock": "backup"})), GuestState::Running);
-        assert_eq!(state(json!({"status": "stopped", "qmpstatus": "stopped"})), GuestState::Stopped);
-        assert_eq!(state(json!({"status": "stopped", "lock": "suspended"})), GuestState::Hibernated);
-        assert_eq!(state(json!({"status": "stopped", "lock": "clone"})), GuestState::Creating);
-        assert_eq!(state(json!({"status": "unknown", "lock": "create"})), GuestState::Creating);
+        assert_eq!(state(&json!({"status": "running"})), GuestState::Running);
+        assert_eq!(state(&json!({"status": "running", "qmpstatus": "paused"})), GuestState::Paused);
+        assert_eq!(state(&json!({"status": "running", "lock": "suspending"})), GuestState::Suspending);
+        assert_eq!(state(&json!({"status": "running", "lock": "backup"})), GuestState::Running);
+        assert_eq!(state(&json!({"status": "stopped", "qmpstatus": "stopped"})), GuestState::Stopped);
+        assert_eq!(state(&json!({"status": "stopped", "lock": "suspended"})), GuestState::Hibernated);
+        assert_eq!(state(&json!({"status": "stopped", "lock": "clone"})), GuestState::Creating);
+        assert_eq!(state(&json!({"status": "unknown", "lock": "create"})), GuestState::Creating);
         for fields in [json!({}), json!({"status": "unknown"}), json!({"status": 7}), json!({"status": "melted"})] {
-            assert_eq!(state(fields), GuestState::Unknown);
+            assert_eq!(state(&fields), GuestState::Unknown);
         }
     }
 

@@ -95,9 +95,9 @@ impl Reply<'_> {
             429 => ErrorKind::RateLimited,
             500 => return of_text(message),
             501 => ErrorKind::Unsupported,
-            595 => ErrorKind::Unavailable,
             502..=504 | 596 | 597 | 599 if change == Change::Yes => return (ErrorKind::Timeout, Some(Retry::Never)),
-            502..=504 | 596 | 597 | 599 => ErrorKind::Unavailable,
+            // 595 says that the node was not reached: nothing was changed.
+            502..=504 | 595..=597 | 599 => ErrorKind::Unavailable,
             _ => ErrorKind::Unexpected,
         };
         (kind, None)

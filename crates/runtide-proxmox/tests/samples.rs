@@ -1,5 +1,6 @@
 //! Answers that a real pve-manager 9.2.11 gave, each decoded to the value that it means. Of the guest without a config file and of the
 //! refused log-ins, only the message is recorded; the form around it is that of the others.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{collections::BTreeSet, time::Duration};
 
