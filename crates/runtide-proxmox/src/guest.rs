@@ -17,7 +17,7 @@ pub enum GuestKind {
     Qemu,
 }
 
-/// What a guest does, of what its row says. Every row has one: a status that is not known is [`Unknown`](Self::Unknown).
+/// State of a guest, as its row says it. Every row has one: a status that is not known is [`Unknown`](Self::Unknown).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GuestState {
@@ -69,7 +69,7 @@ pub struct Guest {
     pub node: String,
     /// Name, if one is known: a guest on an offline node has none.
     pub name: Option<String>,
-    /// What the guest does.
+    /// State of the guest.
     pub state: GuestState,
     /// Age of the process, to the second, unless it is zero or not known. It goes on while the guest is paused, and a reset from
     /// within keeps it.
