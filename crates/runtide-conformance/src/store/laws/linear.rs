@@ -593,7 +593,9 @@ impl Received {
         for (revision, (named, body)) in received.into_iter().filter(|(_, (named, _))| !record.is_foreign(named)) {
             let fine = unknown.iter().any(|(key, wrote)| record.reference(*key) == named && *wrote == body);
             let expected = format!("a watcher to receive writes only{disturbed}");
-            hand.ensure(fine, expected, format!("{named} at {revision}, body {body:?}"))?;
+            let told = calls.iter().filter(|(_, call)| matches!(call.op, Op::Apply(wrote, ..) if Some(wrote) == body));
+            let told: Vec<_> = told.map(|(_, call)| call).collect();
+            hand.ensure(fine, expected, format!("{named} at {revision}, body {body:?}, of {told:?}"))?;
         }
         Ok(())
     }
