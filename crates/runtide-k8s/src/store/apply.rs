@@ -110,10 +110,16 @@ impl Shared {
             }
             self.check(APPLY, reference, &look, precondition, write.declared.revision, write.declared.uid.as_deref())?;
             let is_resent = pending.is_some();
-            if let Some(now) = look.object.as_ref().filter(|_| !is_resent && !write.is_dry)
-                && call.within(self.is_there(write, now)).await?
-            {
-                return Ok(Written { outcome: ApplyOutcome::Unchanged, revision: now.revision });
+            if let Some(now) = look.object.as_ref().filter(|_| !is_resent && !write.is_dry) {
+                match call.within(self.is_there(write, now)).await {
+                    Ok(true) => return Ok(Written { outcome: ApplyOutcome::Unchanged, revision: now.revision }),
+                    Ok(false) => {}
+                    Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+                    Err(error) => {
+                        call.wait(Some(error)).await?;
+                        continue;
+                    }
+                }
             }
             // From here on the call may be given up by its caller, too.
             call.is_uncertain = true;
@@ -157,8 +163,9 @@ impl Shared {
         }
         match self.send(write, write.declared.body.clone(), true).await {
             Ok((is_new, after)) => Ok(!is_new && after.is_same(now)),
-            // The apply itself gets the answer that counts.
-            Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
+            // Without an answer nothing is known: to write on would make another version of an object that is there already.
+            Err(error) if error.kind() == ErrorKind::Cancelled || Failure::of(&error) != Failure::Final => Err(error),
+            // It is refused, or cannot be tried out: the apply itself gets the answer that counts.
             Err(_) => Ok(false),
         }
     }

@@ -461,12 +461,7 @@ impl Watching {
 
     fn poll_survey(&mut self, cx: &mut Context<'_>) -> Result<bool> {
         let Poll::Ready(found) = self.surveying.as_mut().poll(cx) else { return Ok(false) };
-        let is_same = found.is_ok_and(|scopes| {
-            scopes.len() == self.tracked.len()
-                && scopes.iter().zip(&self.tracked).all(|(scope, tracked)| {
-                    scope.kind == tracked.scope.kind && scope.namespace == tracked.scope.namespace
-                })
-        });
+        let is_same = is_current(found, self.tracked.iter().map(|tracked| &tracked.scope));
         if is_same {
             self.survey();
         } else {
@@ -498,6 +493,17 @@ impl Watching {
     }
 }
 
+/// True unless the server has other scopes than those that are watched. An outage says nothing: what is watched goes on.
+fn is_current<'a>(found: Result<Vec<Scope>>, tracked: impl ExactSizeIterator<Item = &'a Scope>) -> bool {
+    match found {
+        Ok(scopes) => scopes.iter().eq(tracked),
+        Err(error) => {
+            tracing::debug!(%error, "the kinds could not be compared");
+            true
+        }
+    }
+}
+
 /// Pause before another attempt, as long as the server asked for.
 fn pause(failures: u32, failure: &Error) -> Duration {
     match failure.retry() {
@@ -520,5 +526,27 @@ impl Stream for Watching {
             self.tracked.clear();
         }
         Poll::Ready(Some(event))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::catalog::tests::kind;
+
+    #[test]
+    fn kinds_that_could_not_be_asked_for_are_those_that_are_watched() {
+        let scope = |name: &str| Scope { kind: Arc::new(kind("", name)), namespace: None };
+        let tracked = [scope("Pod"), scope("Secret")];
+        let outage = Error::new(ErrorKind::Unavailable, WATCH, "away");
+        for (found, is_same) in [
+            (Err(outage), true),
+            (Ok(tracked.to_vec()), true),
+            (Ok(vec![scope("Pod")]), false),
+            (Ok(vec![scope("Pod"), scope("Secret"), scope("Thing")]), false),
+            (Ok(vec![]), false),
+        ] {
+            assert_eq!(is_current(found, tracked.iter()), is_same);
+        }
     }
 }

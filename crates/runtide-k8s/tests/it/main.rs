@@ -25,4 +25,5 @@ mod scripted;
 #[path = "../conformance/server.rs"]
 mod server;
 mod stats;
+mod store;
 mod watch;
