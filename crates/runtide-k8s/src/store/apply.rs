@@ -17,7 +17,7 @@ use super::{
     call::{Call, Failure},
     catalog::Kind,
     form::{Declared, declared},
-    object::Object,
+    object::{Author, Object},
     read::{Look, Report, is_outage},
 };
 use crate::{list::with_query, status::FIELDS};
@@ -200,7 +200,7 @@ impl Shared {
 
     /// Finds out what an attempt without an answer did.
     async fn fate(&self, write: &Write, sent: &Pending, look: &Look) -> Result<Fate> {
-        let manager = &self.options.field_manager;
+        let (manager, declared) = (&self.options.field_manager, &write.declared.body);
         if let Some(before) = &sent.before {
             // To send it again has the effect of sending it once: the condition is the same.
             if look.object.as_ref().is_some_and(|now| now.uid == before.uid && now.revision == before.revision) {
@@ -213,16 +213,15 @@ impl Shared {
         // Only the first change after it was sent can be this attempt's.
         let first = self.report_after(APPLY, &write.kind, &write.object, since, window, |report| {
             let Report::Shown(after, _) = report else { return Some(Fate::Dead).filter(|_| sent.before.is_some()) };
-            let is_applied = match &sent.before {
-                // No apply of this manager: then it is another's.
-                Some(before) => after.applied_by(manager) != before.applied_by(manager),
-                None => after.applied_by(manager).is_some(),
-            };
-            let has_all = after.has(&write.declared.body);
-            Some(match (has_all, is_applied, &sent.before) {
-                (true, true, _) => Fate::Landed(after.revision),
-                (false, false, Some(_)) => Fate::Dead,
+            let author = after.author_since(sent.before.as_ref(), manager);
+            let (has_all, had_all) =
+                (after.has(declared), sent.before.as_ref().is_some_and(|before| before.has(declared)));
+            Some(match (author, has_all) {
+                (Author::This, true) => Fate::Landed(after.revision),
+                (Author::Unclear, true) if !had_all => Fate::Landed(after.revision),
                 // Another one created it: this one may land once that is gone.
+                (Author::Other, _) if sent.before.is_some() => Fate::Dead,
+                // The server writes some values in another form: it may be this one all the same.
                 _ => Fate::Unknown,
             })
         });

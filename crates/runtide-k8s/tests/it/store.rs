@@ -158,6 +158,53 @@ async fn a_replacement_without_an_answer_is_sent_again_on_the_same_condition() {
     }
 }
 
+/// A server whose first write is lost, and landed or not: the map was at 7, then at 8 as the watch shows it, and is at 9 now.
+async fn lost_write(first_change: Value) -> Server {
+    let sent = AtomicUsize::new(0);
+    server(move |request| match (request.is("PATCH"), is_dry(request)) {
+        (true, true) => Reply::ok(&map("x", 7)),
+        (true, false) if sent.fetch_add(1, Ordering::SeqCst) == 0 => lost(),
+        (true, false) => Reply::ok(&map("b", 10)),
+        _ if request.is_watch() => Reply::events(&[event("MODIFIED", first_change.clone())]),
+        _ if sent.load(Ordering::SeqCst) == 0 => listed(7, &[map("a", 7)]),
+        _ => listed(9, &[map("c", 9)]),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_lost_replacement_is_found_below_a_later_one_also_within_one_second() {
+    // The server leaves out what is empty, and its notes have seconds.
+    let document = Document::json(r#"{"metadata":{"labels":{}},"data":{"key":"b"}}"#);
+    let mut landed = map("b", 8);
+    for time in [map("b", 8), map("a", 7)] {
+        landed["metadata"]["managedFields"] = time["metadata"]["managedFields"].clone();
+        let server = lost_write(landed.clone()).await;
+        let done = store(&server).apply(&web(), document.clone(), Precondition::None).await.unwrap();
+        assert_eq!((done.outcome, done.revision, writes(&server)), (ApplyOutcome::Changed, Revision(8), 1));
+    }
+}
+
+#[tokio::test]
+async fn a_lost_replacement_is_sent_again_only_if_another_manager_was_first() {
+    let mut foreign = map("c", 8);
+    foreign["metadata"]["managedFields"] = map("a", 7)["metadata"]["managedFields"].clone();
+    let note = json!({"manager": "kubectl", "operation": "Update", "time": "2026-12-01T00:00:08Z"});
+    foreign["metadata"]["managedFields"].as_array_mut().unwrap().push(note);
+    let server = lost_write(foreign).await;
+    let done = store(&server).apply(&web(), declared("b"), Precondition::None).await.unwrap();
+    assert_eq!((done.outcome, done.revision, writes(&server)), (ApplyOutcome::Changed, Revision(10), 2));
+
+    // Of the same manager, and not as it was sent: the server may have written it in another form.
+    let mut same_second = map("c", 8);
+    same_second["metadata"]["managedFields"] = map("a", 7)["metadata"]["managedFields"].clone();
+    for unclear in [same_second, map("c", 8)] {
+        let server = lost_write(unclear).await;
+        let error = store(&server).apply(&web(), declared("b"), Precondition::None).await.unwrap_err();
+        assert_eq!((error.fact("outcome"), writes(&server)), (Some("unknown"), 1), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn each_refusal_of_a_document_has_its_kind_and_the_servers_words_and_is_sent_once() {
     for (code, reason, message, kind) in [

@@ -571,6 +571,17 @@ impl Received {
         Ok(received)
     }
 
+    /// What was received of the resource around a revision, and the resets.
+    fn around(&self, resource: &ResourceRef, revision: u64) -> String {
+        let of_it = |range: &(u64, &Option<Body>)| format!("{} {:?}", range.0, range.1);
+        let changes = self.changes.iter().filter(|(_, (named, _))| named == resource);
+        let mut near: Vec<_> = changes.map(|(at, (_, body))| (*at, body)).collect();
+        near.sort_by_key(|(at, _)| at.abs_diff(revision));
+        near.truncate(SHOWN / 2);
+        let near: Vec<_> = near.iter().map(of_it).collect();
+        format!("of the resource: {}; resets: {:?}", near.join(", "), self.resets)
+    }
+
     /// Asserts that the watcher received every acknowledged write, and no write that no client made.
     fn has_all(&self, hand: &Hand, record: &Record, calls: &[(usize, Call<Op>)], during: Option<Disturbance>) -> Held {
         let disturbed = disturbed_by(during);
@@ -588,7 +599,8 @@ impl Received {
             let reset = self.resets.iter().any(|(from, to)| *from < revision && revision <= *to);
             let found = received.remove(&revision);
             let fine = found.as_ref().map_or(reset, |found| *found == (record.reference(*key), body));
-            hand.ensure(fine, format!("a watcher to receive {call:?}{disturbed}"), format!("{found:?}"))?;
+            let missing = || format!("{found:?}; {}", self.around(&record.reference(*key), revision));
+            hand.ensure(fine, format!("a watcher to receive {call:?}{disturbed}"), missing())?;
         }
         for (revision, (named, body)) in received.into_iter().filter(|(_, (named, _))| !record.is_foreign(named)) {
             let fine = unknown.iter().any(|(key, wrote)| record.reference(*key) == named && *wrote == body);
