@@ -299,28 +299,33 @@ async fn proxy(server: &Server) -> (Proxy, String) {
     (proxy, url)
 }
 
-/// Breaks what is between the server and the watchers, until it is dropped, and kills the server at even parts of the work.
+/// Breaks what is between the server and the watchers, and kills the server at even parts of the work, until it is dropped.
 async fn disturb(cluster: &Cluster, testbed: &Testbed, proxies: [&Proxy; 2], writes: usize, kills: usize) {
-    let mut killed = 0;
-    for round in 0_usize.. {
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        match round % 3 {
-            0 => proxies.iter().for_each(|proxy| proxy.sever()),
-            1 => {
-                // Half-open: the connections that are there carry nothing more, and end with the stall.
-                proxies.iter().for_each(|proxy| proxy.add(Rule::all(Action::Swallow).existing_only()));
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                proxies.iter().for_each(|proxy| proxy.heal());
+    let cuts = async {
+        for round in 0_usize.. {
+            // A link that falls again within seconds is on probation, and shows little.
+            tokio::time::sleep(if round == 0 { Duration::from_secs(1) } else { Duration::from_secs(10) }).await;
+            if round % 2 == 0 {
+                proxies.iter().for_each(|proxy| proxy.sever());
+                continue;
             }
-            _ => {}
+            // Half-open: the connections that are there carry nothing more, and end with the stall.
+            proxies.iter().for_each(|proxy| proxy.add(Rule::all(Action::Swallow).existing_only()));
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            proxies.iter().for_each(|proxy| proxy.heal());
         }
-        if killed < kills && cluster.written.load(Ordering::Relaxed) > writes * (killed + 1) / (kills + 1) {
-            killed += 1;
+    };
+    let kills = async {
+        for kill in 1..=kills {
+            while cluster.written.load(Ordering::Relaxed) < writes * kill / (kills + 1) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
             // Without its history the server can resume no watch: every second time.
-            let verbs: &[&str] = if killed % 2 == 1 { &["compact", "kill", "start"] } else { &["kill", "start"] };
+            let verbs: &[&str] = if kill % 2 == 1 { &["compact", "kill", "start"] } else { &["kill", "start"] };
             testbed.run(verbs).await.unwrap();
         }
-    }
+    };
+    tokio::join!(cuts, kills);
 }
 
 fn number(name: &str, default: usize) -> usize {
@@ -343,6 +348,12 @@ async fn outside_of_resyncs_every_change_is_there_once_and_in_order() {
         Cluster { server, namespace: format!("churn{:x}", nanos & 0xff_ffff_ffff), written: AtomicUsize::new(0) };
     let named = json!({ "metadata": { "name": cluster.namespace } });
     cluster.server.ask("POST", "/api/v1/namespaces", &named).await.unwrap();
+    // A namespace takes pods once it has its account.
+    let first = json!({ "metadata": { "name": "first" }, "spec": { "schedulerName": "absent", "automountServiceAccountToken": false,
+        "containers": [{ "name": "main", "image": "busybox:1" }] } });
+    cluster.write("POST", &cluster.pods(), &first).await;
+    cluster.write("DELETE", &format!("{}/first", cluster.pods()), &json!({ "gracePeriodSeconds": 0 })).await;
+    cluster.written.store(0, Ordering::Relaxed);
 
     let ((ours, our_url), (theirs, their_url)) = (proxy(&cluster.server).await, proxy(&cluster.server).await);
     let (our_fold, their_fold) = (Shared::default(), Shared::default());
