@@ -364,6 +364,16 @@ async fn outside_of_resyncs_every_change_is_there_once_and_in_order() {
     let client = kube::Client::try_from(kube::Config::new(their_url.parse().unwrap())).unwrap();
     let watching = tokio::spawn(follow_theirs(client, cluster.namespace.clone(), Arc::clone(&their_fold)));
 
+    let is_synced = |fold: &Shared| {
+        let fold = fold.lock().unwrap();
+        !fold.gaps.is_empty() && fold.shown.is_none()
+    };
+    let both = async {
+        while !is_synced(&our_fold) || !is_synced(&their_fold) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SETTLES, both).await.expect("both watchers know that there are no pods");
     let all: BTreeMap<String, bool> = (0..pods).map(|n| (format!("p{n:05}"), n % 2 == 0)).collect();
     let writes = all.values().map(|is_removed| 1 + changes(*is_removed).len()).sum();
     let begun = Instant::now();
