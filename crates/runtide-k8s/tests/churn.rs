@@ -346,14 +346,7 @@ async fn outside_of_resyncs_every_change_is_there_once_and_in_order() {
     let nanos = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos();
     let cluster =
         Cluster { server, namespace: format!("churn{:x}", nanos & 0xff_ffff_ffff), written: AtomicUsize::new(0) };
-    let named = json!({ "metadata": { "name": cluster.namespace } });
-    cluster.server.ask("POST", "/api/v1/namespaces", &named).await.unwrap();
-    // A namespace takes pods once it has its account.
-    let first = json!({ "metadata": { "name": "first" }, "spec": { "schedulerName": "absent", "automountServiceAccountToken": false,
-        "containers": [{ "name": "main", "image": "busybox:1" }] } });
-    cluster.write("POST", &cluster.pods(), &first).await;
-    cluster.write("DELETE", &format!("{}/first", cluster.pods()), &json!({ "gracePeriodSeconds": 0 })).await;
-    cluster.written.store(0, Ordering::Relaxed);
+    cluster.server.make_namespace(&cluster.namespace, json!({})).await.unwrap();
 
     let ((ours, our_url), (theirs, their_url)) = (proxy(&cluster.server).await, proxy(&cluster.server).await);
     let (our_fold, their_fold) = (Shared::default(), Shared::default());

@@ -206,8 +206,7 @@ fn five_thousand_pods_of_a_real_server_take_two_kibibytes_each() {
         let server = server::Server::of(Path::new(&kubeconfig)).unwrap();
         let nanos = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos();
         let namespace = format!("many{:x}", nanos & 0xff_ffff_ffff);
-        let named = json!({ "metadata": { "name": namespace } });
-        server.ask("POST", "/api/v1/namespaces", &named).await.unwrap();
+        server.make_namespace(&namespace, json!({})).await.unwrap();
         let pods = format!("/api/v1/namespaces/{namespace}/pods");
         let (server, pods) = (&server, &pods);
         let create = |n: usize| async move {

@@ -21,6 +21,7 @@ mod listings;
 mod logs;
 mod managers;
 mod real;
+mod real_resume;
 mod scripted;
 #[path = "../conformance/server.rs"]
 mod server;

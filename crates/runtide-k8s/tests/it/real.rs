@@ -18,7 +18,7 @@ use crate::{
 const LABEL: &str = "runtide.test";
 
 /// The values of variables of the testbed; `None` where one is not set, and the test is skipped.
-fn testbed<const N: usize>(names: [&str; N]) -> Option<[PathBuf; N]> {
+pub(crate) fn testbed<const N: usize>(names: [&str; N]) -> Option<[PathBuf; N]> {
     match names.iter().find(|name| std::env::var_os(name).is_none()) {
         Some(name) => {
             skip("it", "k8s", format!("{name} is not set: cargo xtask testbed up k8s"));
@@ -29,7 +29,7 @@ fn testbed<const N: usize>(names: [&str; N]) -> Option<[PathBuf; N]> {
 }
 
 /// The access of a kubeconfig of the testbed, which is JSON with one cluster and one user.
-fn access(kubeconfig: &Path) -> Access {
+pub(crate) fn access(kubeconfig: &Path) -> Access {
     let text = std::fs::read_to_string(kubeconfig).unwrap();
     let config: Value = serde_json::from_str(&text).unwrap();
     let cluster = &config["clusters"][0]["cluster"];
@@ -51,7 +51,7 @@ fn backend(access: Access) -> KubeBackend {
 }
 
 /// A namespace of a test, which is removed at its end.
-struct Space {
+pub(crate) struct Space {
     server: Server,
     name: String,
     _turn: Turn,
@@ -59,23 +59,38 @@ struct Space {
 
 impl Space {
     async fn new(kubeconfig: &Path, name: Option<&str>) -> Self {
-        let turn = Turn::shared("k8s").await.unwrap();
+        Self::with(Turn::shared("k8s").await.unwrap(), kubeconfig, name).await
+    }
+
+    /// For a test that kills the server.
+    pub(crate) async fn alone(kubeconfig: &Path) -> Self {
+        Self::with(Turn::on("k8s").await.unwrap(), kubeconfig, None).await
+    }
+
+    async fn with(turn: Turn, kubeconfig: &Path, name: Option<&str>) -> Self {
         let server = Server::of(kubeconfig).unwrap();
         let nanos = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos();
         let own = format!("it{:x}", nanos & 0xff_ffff_ffff);
         if name.is_none() {
-            let body = json!({ "metadata": { "name": own, "labels": { LABEL: own } } });
-            server.ask("POST", "/api/v1/namespaces", &body).await.unwrap();
+            server.make_namespace(&own, json!({ LABEL: own })).await.unwrap();
         }
         Self { server, name: name.map_or(own, str::to_owned), _turn: turn }
     }
 
-    fn pods(&self) -> String {
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn pods(&self) -> String {
         format!("/api/v1/namespaces/{}/pods", self.name)
     }
 
     /// A pod that runs this script on the real node, or, without a script, none yet.
-    async fn pod(&self, name: &str, restart: &str, script: Option<&str>) -> InstanceId {
+    pub(crate) async fn pod(&self, name: &str, restart: &str, script: Option<&str>) -> InstanceId {
         self.pod_made_with(name, restart, script, json!({})).await
     }
 
@@ -103,7 +118,7 @@ impl Space {
         }
     }
 
-    async fn clear(self) {
+    pub(crate) async fn clear(self) {
         let pods = format!("{}?labelSelector={LABEL}", self.pods());
         let _ = self.server.try_ask("DELETE", &pods, &json!({ "gracePeriodSeconds": 0 })).await;
         if self.name.starts_with("it") {
