@@ -138,10 +138,15 @@ fn facts_of(message: &zbus::Message, prefix: &str, since: u64, seen: &mut HashMa
     match header.member().map(zbus::names::MemberName::as_str) {
         Some("UnitRemoved") => {
             let Ok((unit, _)) = body.deserialize::<(String, zbus::OwnedObjectPath)>() else { return Vec::new() };
-            if !unit.starts_with(prefix) || seen.remove(&unit).is_none() {
+            if !unit.starts_with(prefix) {
                 return Vec::new();
             }
-            vec![Fact { id: InstanceId::from(unit), what: Happened::Removed }]
+            let Some(known) = seen.remove(&unit) else { return Vec::new() };
+            let fact = |what| Fact { id: InstanceId::from(unit.clone()), what };
+            // A unit that is unloaded right after its end has no other signal of it.
+            let has_ended = known.begun.is_some() && known.begun != known.ended;
+            let end = has_ended.then(|| fact(Happened::Stopped { exit: None }));
+            end.into_iter().chain([fact(Happened::Removed)]).collect()
         }
         Some("PropertiesChanged") => {
             let Ok((interface, values, _)) = body.deserialize::<(String, Properties, Vec<String>)>() else {
