@@ -23,9 +23,11 @@ pub(crate) struct Observer {
     reading: JoinHandle<()>,
 }
 
-/// The observed state of one unit.
+/// The observed state of one unit. Its runs are remembered after it was unloaded: a manager that reloads unloads every unit, and reports the
+/// last run of each again.
 #[derive(Default)]
 struct Seen {
+    is_loaded: bool,
     service: Properties,
     begun: Option<String>,
     ended: Option<String>,
@@ -35,7 +37,6 @@ impl Observer {
     pub(crate) async fn start(machine: Arc<Machine>, prefix: String) -> Result<Self, String> {
         let facts = Arc::<Mutex<Vec<Fact>>>::default();
         let observed = Arc::clone(&facts);
-        let mut since = uptime();
         let (first, messages) = subscribe(&machine).await?;
         let (relink, link) = watch::channel(first);
         let (answers, answered) = watch::channel(0);
@@ -45,7 +46,7 @@ impl Observer {
             loop {
                 if let Some(mut messages) = messages.take() {
                     while let Some(Ok(message)) = messages.next().await {
-                        observed.lock().unwrap().extend(facts_of(&message, &prefix, since, &mut seen));
+                        observed.lock().unwrap().extend(facts_of(&message, &prefix, &mut seen));
                         if let Some(call) = message.header().reply_serial() {
                             answers.send_replace(call.get());
                         }
@@ -53,9 +54,7 @@ impl Observer {
                 }
                 // The manager may be down: it signals its return.
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                let now = uptime();
                 if let Ok((connection, fresh)) = subscribe(&machine).await {
-                    since = now;
                     let _ = relink.send_replace(connection);
                     messages = Some(fresh);
                 }
@@ -105,13 +104,6 @@ impl Drop for Observer {
     }
 }
 
-/// The kernel's monotonic clock, in microseconds, as the manager's time stamps have it. The machine of a testbed is never suspended.
-fn uptime() -> u64 {
-    let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
-    let seconds = text.split(' ').next().and_then(|first| first.parse().ok()).map(Duration::from_secs_f64);
-    seconds.map_or(0, |seconds| u64::try_from(seconds.as_micros()).unwrap_or(u64::MAX))
-}
-
 async fn subscribe(machine: &Machine) -> Result<(Connection, MessageStream), String> {
     let connection = machine.dial().await?;
     let messages = MessageStream::from(connection.clone());
@@ -131,20 +123,17 @@ async fn subscribe(machine: &Machine) -> Result<(Connection, MessageStream), Str
     Ok((connection, messages))
 }
 
-/// The facts of a signal on a connection that was made at `since`.
-fn facts_of(message: &zbus::Message, prefix: &str, since: u64, seen: &mut HashMap<String, Seen>) -> Vec<Fact> {
+fn facts_of(message: &zbus::Message, prefix: &str, seen: &mut HashMap<String, Seen>) -> Vec<Fact> {
     let header = message.header();
     let body = message.body();
     match header.member().map(zbus::names::MemberName::as_str) {
         Some("UnitRemoved") => {
             let Ok((unit, _)) = body.deserialize::<(String, zbus::OwnedObjectPath)>() else { return Vec::new() };
-            if !unit.starts_with(prefix) {
-                return Vec::new();
-            }
-            let Some(known) = seen.remove(&unit) else { return Vec::new() };
+            let Some(known) = seen.get_mut(&unit).filter(|known| known.is_loaded) else { return Vec::new() };
+            known.is_loaded = false;
             let fact = |what| Fact { id: InstanceId::from(unit.clone()), what };
             // A unit that is unloaded right after its end has no other signal of it.
-            let has_ended = known.begun.is_some() && known.begun != known.ended;
+            let has_ended = known.begun != known.ended;
             let end = has_ended.then(|| fact(Happened::Stopped { exit: None }));
             end.into_iter().chain([fact(Happened::Removed)]).collect()
         }
@@ -158,17 +147,18 @@ fn facts_of(message: &zbus::Message, prefix: &str, since: u64, seen: &mut HashMa
                 return Vec::new();
             }
             let known = seen.entry(unit.clone()).or_default();
+            known.is_loaded = true;
             if interface.ends_with(".Service") {
                 known.service = values;
                 return Vec::new();
             }
-            unit_facts(&unit, &values, since, known)
+            unit_facts(&unit, &values, known)
         }
         _ => Vec::new(),
     }
 }
 
-fn unit_facts(unit: &str, values: &HashMap<String, OwnedVariant>, since: u64, known: &mut Seen) -> Vec<Fact> {
+fn unit_facts(unit: &str, values: &HashMap<String, OwnedVariant>, known: &mut Seen) -> Vec<Fact> {
     let Some(incarnation) = machine::invocation(values) else { return Vec::new() };
     let mut facts = Vec::new();
     let fact = |what| Fact { id: InstanceId::from(unit), what };
@@ -180,12 +170,6 @@ fn unit_facts(unit: &str, values: &HashMap<String, OwnedVariant>, since: u64, kn
     }
     let is_up = machine::text(values, "ActiveState") == "active";
     let begins = |known: &Seen| known.begun.as_ref() != Some(&incarnation);
-    let ended = machine::number(values, "InactiveEnterTimestampMonotonic");
-    if machine::rests(values) && begins(known) && ended < since {
-        // It ran while no connection was there: when the unit is heard of again, for another reason, that is no fact of then.
-        (known.begun, known.ended) = (Some(incarnation.clone()), Some(incarnation));
-        return facts;
-    }
     if (is_up || is_over) && begins(known) {
         known.begun = Some(incarnation.clone());
         facts.push(fact(Happened::Started { incarnation: Some(incarnation.as_str().into()) }));
