@@ -551,13 +551,15 @@ impl Received {
         let mut received = Self { resets: Vec::new(), changes: BTreeMap::new() };
         let mut block = false;
         let mut position = 0;
-        for event in events.iter().take_while(|event| event.revision() < end) {
+        for event in events {
             match event {
+                // Also one from after the end: its watcher may have been away until then.
                 StoreEvent::Reset { revision, .. } => {
                     received.resets.push((position, revision.0));
                     block = true;
                     position = revision.0;
                 }
+                _ if event.revision() >= end => break,
                 StoreEvent::Bookmark { .. } => block = false,
                 _ if block => {}
                 event => {
