@@ -15,7 +15,7 @@ use crate::{
     server::Server,
 };
 
-const LABEL: &str = "runtide.test";
+pub(crate) const LABEL: &str = "runtide.test";
 
 /// The values of variables of the testbed; `None` where one is not set, and the test is skipped.
 pub(crate) fn testbed<const N: usize>(names: [&str; N]) -> Option<[PathBuf; N]> {
@@ -45,7 +45,7 @@ pub(crate) fn access(kubeconfig: &Path) -> Access {
     access
 }
 
-fn backend(access: Access) -> KubeBackend {
+pub(crate) fn backend(access: Access) -> KubeBackend {
     // A busy machine's node takes its time to end a pod.
     KubeBackend::new(Config::new(access).with_deadline(Duration::from_secs(180))).unwrap()
 }
@@ -58,7 +58,7 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    async fn new(kubeconfig: &Path, name: Option<&str>) -> Self {
+    pub(crate) async fn new(kubeconfig: &Path, name: Option<&str>) -> Self {
         Self::with(Turn::shared("k8s").await.unwrap(), kubeconfig, name).await
     }
 
@@ -293,7 +293,7 @@ async fn a_process_has_its_code_its_terminal_and_no_input_that_could_not_end() {
     space.clear().await;
 }
 
-async fn runs(cluster: &KubeBackend, id: &InstanceId) {
+pub(crate) async fn runs(cluster: &KubeBackend, id: &InstanceId) {
     while cluster.inspect(id).await.unwrap().state != runtide_core::InstanceState::Running {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
