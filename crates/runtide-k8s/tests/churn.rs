@@ -63,7 +63,7 @@ fn changes(is_removed: bool) -> Vec<Fact> {
     changes
 }
 
-/// What a watcher shows of a pod.
+/// The state of a pod as a watcher shows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Row {
     seq: u32,
@@ -133,7 +133,7 @@ impl Fold {
         all.iter().map(lost).sum()
     }
 
-    /// Differences from what a stream may show: every change once and in order, and all of them but for those around a resync.
+    /// Differences from a stream that shows every change once and in order, but for those around a resync.
     fn faults(&self, all: &BTreeMap<String, bool>) -> Vec<String> {
         let mut faults = Vec::new();
         for (name, is_removed) in all {
@@ -306,13 +306,19 @@ async fn disturb(cluster: &Cluster, testbed: &Testbed, proxies: [&Proxy; 2], wri
             // A link that falls again within seconds is on probation, and shows little.
             tokio::time::sleep(if round == 0 { Duration::from_secs(1) } else { Duration::from_secs(10) }).await;
             if round % 2 == 0 {
-                proxies.iter().for_each(|proxy| proxy.sever());
+                for proxy in proxies {
+                    proxy.sever();
+                }
                 continue;
             }
             // Half-open: the connections that are there carry nothing more, and end with the stall.
-            proxies.iter().for_each(|proxy| proxy.add(Rule::all(Action::Swallow).existing_only()));
+            for proxy in proxies {
+                proxy.add(Rule::all(Action::Swallow).existing_only());
+            }
             tokio::time::sleep(Duration::from_secs(2)).await;
-            proxies.iter().for_each(|proxy| proxy.heal());
+            for proxy in proxies {
+                proxy.heal();
+            }
         }
     };
     let kills = async {
@@ -376,7 +382,8 @@ async fn outside_of_resyncs_every_change_is_there_once_and_in_order() {
         () = disturb(&cluster, &testbed, [&ours, &theirs], writes, kills) => {}
     }
     let took = begun.elapsed();
-    [&ours, &theirs].iter().for_each(|proxy| proxy.heal());
+    ours.heal();
+    theirs.heal();
 
     let truth = cluster.truth().await;
     let end = Instant::now() + SETTLES;
@@ -387,7 +394,11 @@ async fn outside_of_resyncs_every_change_is_there_once_and_in_order() {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let (ours, theirs) = (our_fold.lock().unwrap(), their_fold.lock().unwrap());
+    assert!(!following.is_finished(), "the stream has no end");
+    following.abort();
+    watching.abort();
+    let folded = |fold: &Shared| std::mem::take(&mut *fold.lock().unwrap());
+    let (ours, theirs) = (folded(&our_fold), folded(&their_fold));
     let facts: usize = all.values().map(|is_removed| changes(*is_removed).len()).sum();
     println!(
         "{pods} pods, {facts} changes in {took:.1?}, {kills} kills: the backend had {} resyncs and lost {} changes; kube-runtime's watcher \
@@ -400,9 +411,6 @@ async fn outside_of_resyncs_every_change_is_there_once_and_in_order() {
     let faults = ours.faults(&all);
     assert!(faults.is_empty(), "{} faults: {:#?}", faults.len(), &faults[..faults.len().min(10)]);
     assert_eq!(ours.rows, truth, "the fold of the stream is the list");
-    assert!(!following.is_finished(), "the stream has no end");
-    drop((ours, theirs));
-    (following.abort(), watching.abort());
     // The server's own limit is less than it takes for all of them: each try removes some.
     while cluster.server.try_ask("DELETE", &cluster.pods(), &json!({ "gracePeriodSeconds": 0 })).await.unwrap().0 == 504
     {

@@ -72,7 +72,7 @@ impl Cluster {
 }
 
 /// A namespace, a kind that the server does not have yet, and an object of it.
-const KIND: &str = r#"
+const KIND: &str = r"
 apiVersion: v1
 kind: Namespace
 metadata: {name: NAMESPACE}
@@ -98,7 +98,7 @@ spec: {apples: 3}
 apiVersion: v1
 kind: ServiceAccount
 metadata: {name: default, namespace: NAMESPACE}
-"#;
+";
 
 const POD: &str = r#"
 apiVersion: v1

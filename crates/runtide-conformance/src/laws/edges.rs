@@ -44,7 +44,7 @@ pub(crate) fn reported_in_order(
     }
     let what = if h.dialect().edges { "each fact of" } else { "in their order, facts of" };
     let expected = format!("{what} {id}: {facts:?}");
-    Err(Violation::of(law, &expected, &format!("{reported:?}"))
+    Err(Violation::of(law, &expected, format!("{reported:?}"))
         .after(runs.into_iter().chain(subscriber.lines_of(id, from))))
 }
 

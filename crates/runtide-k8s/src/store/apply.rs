@@ -214,11 +214,11 @@ impl Shared {
         let first = self.report_after(APPLY, &write.kind, &write.object, since, window, |report| {
             let Report::Shown(after, _) = report else { return Some(Fate::Dead).filter(|_| sent.before.is_some()) };
             let author = after.author_since(sent.before.as_ref(), manager);
-            let (has_all, had_all) =
+            let (has_all, was_there) =
                 (after.has(declared), sent.before.as_ref().is_some_and(|before| before.has(declared)));
             Some(match (author, has_all) {
                 (Author::This, true) => Fate::Landed(after.revision),
-                (Author::Unclear, true) if !had_all => Fate::Landed(after.revision),
+                (Author::Unclear, true) if !was_there => Fate::Landed(after.revision),
                 // Another one created it: this one may land once that is gone.
                 (Author::Other, _) if sent.before.is_some() => Fate::Dead,
                 // The server writes some values in another form: it may be this one all the same.

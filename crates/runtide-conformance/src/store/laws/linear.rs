@@ -583,7 +583,7 @@ impl Received {
         Ok(received)
     }
 
-    /// What was received of the resource around a revision, and the resets.
+    /// The reports of a resource around a revision, and the resets.
     fn around(&self, resource: &ResourceRef, revision: u64) -> String {
         let of_it = |range: &(u64, &Option<Body>)| format!("{} {:?}", range.0, range.1);
         let changes = self.changes.iter().filter(|(_, (named, _))| named == resource);
