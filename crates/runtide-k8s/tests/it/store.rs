@@ -206,6 +206,28 @@ async fn a_lost_replacement_is_sent_again_only_if_another_manager_was_first() {
 }
 
 #[tokio::test]
+async fn a_delete_without_an_answer_removes_no_later_object_of_the_name() {
+    // The first one is gone, and another has its name when the server is asked again.
+    let sent = Arc::new(AtomicUsize::new(0));
+    let deletes = Arc::clone(&sent);
+    let server = server(move |request| match () {
+        () if request.is("DELETE") => {
+            deletes.fetch_add(1, Ordering::SeqCst);
+            lost()
+        }
+        () if deletes.load(Ordering::SeqCst) == 0 => listed(7, &[map("a", 7)]),
+        () => {
+            let mut other = map("b", 9);
+            other["metadata"]["uid"] = "uid-other".into();
+            listed(9, &[other])
+        }
+    })
+    .await;
+    let error = store(&server).delete(&web(), Precondition::None).await.unwrap_err();
+    assert_eq!((error.fact("outcome"), sent.load(Ordering::SeqCst)), (Some("unknown"), 1), "{error}");
+}
+
+#[tokio::test]
 async fn each_refusal_of_a_document_has_its_kind_and_the_servers_words_and_is_sent_once() {
     for (code, reason, message, kind) in [
         (
