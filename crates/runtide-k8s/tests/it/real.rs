@@ -245,7 +245,13 @@ async fn a_run_that_was_started_again_has_its_output_followed_and_kept_until_the
         lines.push(String::from_utf8(line.bytes.to_vec()).unwrap());
     }
     assert_eq!(lines, ["begin\n", "end\n", "begin\n", "end\n"]);
-    let previous = cluster.logs_of_previous_run(&id, LogOptions::default()).await.unwrap();
+    // The node knows of an earlier run once it has reported its end.
+    let previous = loop {
+        match cluster.logs_of_previous_run(&id, LogOptions::default()).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => tokio::time::sleep(Duration::from_millis(100)).await,
+            previous => break previous.unwrap(),
+        }
+    };
     assert_eq!(text(previous).await, b"begin\nend\n");
     let removed = cluster.lifecycle().unwrap().remove(&id, RemoveOptions::default().with_kill()).await.unwrap();
     assert_eq!(removed, Effect::Changed);
