@@ -10,7 +10,8 @@ use crate::duration;
 /// The runtime to use, and its address.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Target {
-    /// The runtime: auto, memory, docker, podman or systemd. auto takes the Docker or Podman that answers on this machine
+    /// The runtime: auto, memory, docker, podman, systemd, or k8s where these examples are built with that feature. auto takes the Docker
+    /// or Podman that answers on this machine, else the cluster that kubectl would use
     #[arg(long, value_name = "KIND", default_value = "auto")]
     pub backend: Choice,
     /// The address of Docker, as unix:///path or tcp://host:port; implies --backend docker, unless that is podman
@@ -48,7 +49,11 @@ pub enum Choice {
 
 impl Choice {
     /// The runtimes for which this build has a backend.
-    pub(crate) const KINDS: [&str; 4] = ["memory", "docker", "podman", "systemd"];
+    pub(crate) const KINDS: &[&str] = if cfg!(feature = "k8s") {
+        &["memory", "docker", "podman", "systemd", "k8s"]
+    } else {
+        &["memory", "docker", "podman", "systemd"]
+    };
 }
 
 impl FromStr for Choice {
@@ -151,7 +156,7 @@ mod tests {
         let error = "dokcer".parse::<Choice>().unwrap_err();
         assert!(error.starts_with("'dokcer' is not a runtime"), "{error}");
         assert!(
-            error.ends_with("expected one of auto, memory, docker, podman, systemd"),
+            error.ends_with(&format!("expected one of auto, {}", Choice::KINDS.join(", "))),
             "what this build has: {error}"
         );
     }

@@ -8,6 +8,8 @@ use runtide_memory::{MemoryBackend, MemoryRuntime, RuntimeOptions};
 use runtide_podman::PodmanBackend;
 use runtide_systemd::SystemdBackend;
 
+#[cfg(feature = "k8s")]
+use crate::k8s;
 use crate::{
     Choice, Stop, Target,
     engine::{self, Engine, Found},
@@ -83,16 +85,26 @@ async fn requested(target: &Target) -> Result<Option<Arc<dyn RuntimeBackend>>, S
         }
         (Choice::Kind(RuntimeKind::Memory), None) => memory().map(Some),
         (Choice::Kind(RuntimeKind::Systemd), None) => systemd(target).await.map(Some),
-        (Choice::Kind(kind), None) => Err(Stop::refused(format_args!(
-            "this build has no backend for {kind}; it has {}",
-            Choice::KINDS.join(", ")
-        ))),
+        #[cfg(feature = "k8s")]
+        (Choice::Kind(RuntimeKind::Kubernetes), None) => k8s::named(target).await.map(Some),
+        (Choice::Kind(kind), None) => {
+            let feature =
+                if *kind == RuntimeKind::Kubernetes { "; with the feature `k8s` it has that, too" } else { "" };
+            let kinds = Choice::KINDS.join(", ");
+            Err(Stop::refused(format_args!("this build has no backend for {kind}; it has {kinds}{feature}")))
+        }
         (Choice::Auto, None) => {
             let found = engine::either(target.verbose).await;
             let refusal = refusal_of(&found, DOCKER_HOST);
             match found.chosen {
                 Some(chosen) => engine(chosen, target).await.map(Some),
-                None => refusal.map_or(Ok(None), |line| Err(Stop::refused(line))),
+                None => match refusal {
+                    Some(line) => Err(Stop::refused(line)),
+                    #[cfg(feature = "k8s")]
+                    None => k8s::any(target).await,
+                    #[cfg(not(feature = "k8s"))]
+                    None => Ok(None),
+                },
             }
         }
     }
@@ -205,7 +217,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_runtime_without_a_backend_in_this_build_is_refused() {
-        assert!(refusal(target("k8s", None)).await.contains("no backend for kubernetes"));
+        assert!(refusal(target("proxmox", None)).await.contains("no backend for proxmox"));
+        #[cfg(not(feature = "k8s"))]
+        {
+            let line = refusal(target("k8s", None)).await;
+            assert!(line.contains("no backend for kubernetes") && line.contains("feature `k8s`"), "{line}");
+        }
         assert!(refusal(target("memory", Some("unix:///x"))).await.contains("--host is for docker"));
     }
 

@@ -6,6 +6,8 @@ mod duration;
 mod engine;
 mod find;
 mod folder_churn;
+#[cfg(feature = "k8s")]
+mod k8s;
 mod line;
 mod print;
 mod progress;

@@ -1,26 +1,40 @@
 //! [`Address`] of a store: the option `--store`.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{ops::Deref, path::PathBuf, str::FromStr};
 
 use clap::Args;
-use runtide_core::store::{Revision, StoreBackend};
+#[cfg(feature = "k8s")]
+use runtide_core::ErrorKind;
+use runtide_core::store::{Document, ResourceRef, Revision, StoreBackend};
 use runtide_examples::{Stop, Systemd, note};
 use runtide_journal::{JournalOptions, JournaledStore};
 use runtide_memory::{MemoryStore, StoreOptions};
 use runtide_systemd::{UnitStore, UnitStoreConfig};
 
-/// Help of `--store`: what this build has.
-#[cfg(feature = "etcd")]
-pub(crate) const HELP: &str = "The store: memory, dir:PATH (a folder, created if it is missing), etcd:HOST:PORT or \
-    systemd:PATH (the unit files of a folder, as systemd sees it)";
-#[cfg(not(feature = "etcd"))]
-pub(crate) const HELP: &str = "The store: memory, dir:PATH (a folder, created if it is missing) or systemd:PATH (the unit \
-    files of a folder, as systemd sees it)";
+/// The stores that this build has.
+const FORMS: &[&str] = &[
+    "memory",
+    "dir:PATH (a folder, created if it is missing)",
+    #[cfg(feature = "etcd")]
+    "etcd:HOST:PORT",
+    #[cfg(feature = "k8s")]
+    "k8s: (the objects of the cluster that kubectl would use, or k8s:CONTEXT)",
+    "systemd:PATH (the unit files of a folder, as systemd sees it)",
+];
 
-#[cfg(feature = "etcd")]
-const EXPECTED: &str = "expected memory, dir:PATH, etcd:HOST:PORT or systemd:PATH";
-#[cfg(not(feature = "etcd"))]
-const EXPECTED: &str = "expected memory, dir:PATH or systemd:PATH";
+/// Help of `--store`.
+pub(crate) fn help() -> String {
+    format!("The store: {}", FORMS.join(", or "))
+}
+
+fn expected() -> String {
+    let forms: Vec<_> = FORMS.iter().map(|form| form.split(" (").next().unwrap_or(form)).collect();
+    format!("expected {}", forms.join(", "))
+}
+
+/// Longest time until a kind is served that was defined just now.
+#[cfg(feature = "k8s")]
+const SERVED: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// The store to use.
 #[derive(Clone, Debug)]
@@ -32,8 +46,65 @@ pub(crate) enum Address {
     /// These members of etcd.
     #[cfg(feature = "etcd")]
     Etcd(Vec<String>),
+    /// The objects of the cluster of this context; `None`: of the current one.
+    #[cfg(feature = "k8s")]
+    K8s(Option<String>),
     /// The unit files in this folder, as systemd sees it.
     Systemd(PathBuf),
+}
+
+/// An open store.
+pub(crate) struct Store {
+    store: Box<dyn StoreBackend>,
+    /// The same, where it is a cluster's: it knows which kinds are in namespaces.
+    #[cfg(feature = "k8s")]
+    cluster: Option<runtide_k8s::KubeStore>,
+}
+
+impl Deref for Store {
+    type Target = dyn StoreBackend;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.store
+    }
+}
+
+impl Store {
+    fn new(store: impl StoreBackend + 'static) -> Self {
+        Self {
+            store: Box::new(store),
+            #[cfg(feature = "k8s")]
+            cluster: None,
+        }
+    }
+
+    /// The reference of a document with the namespace that it does not name, if the store has one by default. A kind that an earlier
+    /// document defined is served a moment later.
+    #[cfg_attr(not(feature = "k8s"), expect(clippy::unused_async, reason = "a cluster is asked"))]
+    pub(crate) async fn complete(
+        &self,
+        reference: ResourceRef,
+        document: &Document,
+        defined: bool,
+    ) -> Result<ResourceRef, Stop> {
+        #[cfg(feature = "k8s")]
+        if let Some(cluster) = &self.cluster {
+            let end = tokio::time::Instant::now() + SERVED;
+            loop {
+                match cluster.reference(document).await {
+                    Err(error)
+                        if error.kind() == ErrorKind::NotFound && defined && tokio::time::Instant::now() < end =>
+                    {
+                        tokio::time::sleep(SERVED / 50).await;
+                    }
+                    found if reference.namespace().is_none() => return Ok(found?),
+                    _ => break,
+                }
+            }
+        }
+        let _ = (document, defined);
+        Ok(reference)
+    }
 }
 
 /// The unit files to use.
@@ -59,23 +130,27 @@ impl FromStr for Address {
             }
             #[cfg(not(feature = "etcd"))]
             Some(("etcd", _)) => Err("a store on etcd needs the feature `etcd` of these examples".to_owned()),
+            #[cfg(feature = "k8s")]
+            Some(("k8s", context)) => Ok(Self::K8s(Some(context.to_owned()).filter(|context| !context.is_empty()))),
+            #[cfg(not(feature = "k8s"))]
+            Some(("k8s", _)) => Err("a store on Kubernetes needs the feature `k8s` of these examples".to_owned()),
             Some(("systemd", path)) if path.starts_with('/') => Ok(Self::Systemd(path.into())),
             Some(("systemd", _)) => {
                 Err("expected the folder as systemd sees it, as systemd:/etc/systemd/system".to_owned())
             }
-            _ => Err(EXPECTED.to_owned()),
+            _ => Err(expected()),
         }
     }
 }
 
 impl Address {
     /// Opens the store.
-    pub(crate) async fn open(&self, units: &Units) -> Result<Box<dyn StoreBackend>, Stop> {
+    pub(crate) async fn open(&self, units: &Units) -> Result<Store, Stop> {
         if !matches!(self, Self::Systemd(_)) && (units.systemd.is_given() || units.prefix.is_some()) {
             return Err(Stop::refused("--bus, --root and --prefix are for --store systemd:PATH"));
         }
         match self {
-            Self::Memory => Ok(Box::new(MemoryStore::with_options(small()))),
+            Self::Memory => Ok(Store::new(MemoryStore::with_options(small()))),
             Self::Dir(path) => {
                 let path = path.clone();
                 // Opening reads the folder and waits for the disk.
@@ -85,10 +160,12 @@ impl Address {
                 if let Some(repair) = store.repaired() {
                     note(format_args!("an unfinished end was cut off; a copy lies in {}", repair.copy.display()));
                 }
-                Ok(Box::new(store))
+                Ok(Store::new(store))
             }
             #[cfg(feature = "etcd")]
             Self::Etcd(members) => etcd(members),
+            #[cfg(feature = "k8s")]
+            Self::K8s(context) => k8s(context.as_deref()),
             Self::Systemd(path) => {
                 let config = units.systemd.answering().await?;
                 // The store would create a mistyped folder, and show an empty store.
@@ -101,7 +178,7 @@ impl Address {
                 for (file, why) in store.skipped().await? {
                     note(format_args!("skipped: {file}: {why}"));
                 }
-                Ok(Box::new(store))
+                Ok(Store::new(store))
             }
         }
     }
@@ -113,8 +190,18 @@ fn small() -> StoreOptions {
 }
 
 #[cfg(feature = "etcd")]
-fn etcd(members: &[String]) -> Result<Box<dyn StoreBackend>, Stop> {
+fn etcd(members: &[String]) -> Result<Store, Stop> {
     // Credentials and certificates come from the environment, as for etcdctl.
     let config = runtide_etcd::Config::from_env()?.with_endpoints(members);
-    Ok(Box::new(runtide_etcd::EtcdStore::new(config)?))
+    Ok(Store::new(runtide_etcd::EtcdStore::new(config)?))
+}
+
+#[cfg(feature = "k8s")]
+fn k8s(context: Option<&str>) -> Result<Store, Stop> {
+    use runtide_k8s::{Config, KubeStore, KubeStoreOptions, Selection};
+
+    let selection = context.map_or_else(Selection::default, |context| Selection::default().with_context(context));
+    let options = KubeStoreOptions::default().with_field_manager("runtide-example");
+    let cluster = KubeStore::new(Config::from_env_with(&selection)?, options)?;
+    Ok(Store { store: Box::new(cluster.clone()), cluster: Some(cluster) })
 }

@@ -17,6 +17,7 @@ use runtide_examples::{Stop, note};
 use tokio::sync::oneshot;
 
 use crate::{
+    address::Store,
     difference,
     input::{Lines, unreadable},
     naming,
@@ -47,7 +48,7 @@ pub(crate) struct Apply {
 }
 
 /// Applies every document, in their order, up to the first one that cannot be applied.
-pub(crate) async fn apply(store: &dyn StoreBackend, what: &Apply, lines: Option<&mut Lines>) -> Result<(), Stop> {
+pub(crate) async fn apply(store: &Store, what: &Apply, lines: Option<&mut Lines>) -> Result<(), Stop> {
     let from_stdin = what.file == Path::new("-");
     let bytes = match lines {
         Some(lines) if from_stdin => lines.body().await?.into_bytes(),
@@ -74,8 +75,11 @@ pub(crate) async fn apply(store: &dyn StoreBackend, what: &Apply, lines: Option<
         .enumerate()
         .map(|(at, document)| Ok((naming::of(&document, at + 1, &what.file, what.reference.as_ref())?, document)))
         .collect::<Result<_, Stop>>()?;
+    let mut has_defined = false;
     for (reference, document) in named {
-        one(store, what, &reference, document).await?;
+        let reference = store.complete(reference, &document, has_defined).await?;
+        has_defined |= reference.kind() == "CustomResourceDefinition";
+        one(&**store, what, &reference, document).await?;
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ use runtide_core::{
 use runtide_examples::{Output, Stop, note};
 
 use crate::{
+    address::Store,
     apply::{self, Apply},
     input::{Lines, unreadable},
     parse::{format, label, reference, since},
@@ -116,9 +117,10 @@ impl Selected {
 
 impl Command {
     /// Carries the command out. `lines` are the session's, for a command that reads its input there.
-    pub(crate) async fn perform(self, store: &dyn StoreBackend, lines: Option<&mut Lines>) -> Result<(), Stop> {
+    pub(crate) async fn perform(self, opened: &Store, lines: Option<&mut Lines>) -> Result<(), Stop> {
+        let store = &**opened;
         match self {
-            Self::Apply(what) => apply::apply(store, &what, lines).await,
+            Self::Apply(what) => apply::apply(opened, &what, lines).await,
             Self::Get { reference, output } => match store.get(&reference, output).await? {
                 Some(resource) => show::body(&resource.document, &mut std::io::stdout().lock()),
                 None => Err(Stop::refused(format_args!("{reference} is not there"))),

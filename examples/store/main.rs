@@ -13,11 +13,10 @@ mod show;
 use std::process::ExitCode;
 
 use clap::Parser;
-use runtide_core::store::StoreBackend;
 use runtide_examples::{Stop, note, run};
 
 use self::{
-    address::{Address, Units},
+    address::{Address, Store, Units},
     command::Command,
     input::Lines,
     session::Session,
@@ -30,7 +29,7 @@ use self::{
 #[derive(Debug, Parser)]
 #[command(name = "store")]
 struct Args {
-    #[arg(long, value_name = "STORE", default_value = "memory", help = address::HELP)]
+    #[arg(long, value_name = "STORE", default_value = "memory", help = address::help())]
     store: Address,
     #[command(flatten)]
     units: Units,
@@ -42,23 +41,23 @@ fn main() -> ExitCode {
     run(async |args: Args| {
         let store = args.store.open(&args.units).await?;
         match args.command {
-            None => Session::new(&*store, Lines::of_stdin()).run().await,
+            None => Session::new(&store, Lines::of_stdin()).run().await,
             Some(Command::Demo) => {
-                refuse_unless_empty(&*store).await?;
-                Session::new(&*store, Lines::script(DEMO)).aloud().run().await
+                refuse_unless_empty(&store).await?;
+                Session::new(&store, Lines::script(DEMO)).aloud().run().await
             }
             Some(command) => {
                 if matches!(args.store, Address::Memory) {
                     note("A store in memory ends with this command; without one, commands are read from stdin.");
                 }
-                command.perform(&*store, None).await
+                command.perform(&store, None).await
             }
         }
     })
 }
 
 /// The demo replaces and deletes resources: none of them may be a user's.
-async fn refuse_unless_empty(store: &dyn StoreBackend) -> Result<(), Stop> {
+async fn refuse_unless_empty(store: &Store) -> Result<(), Stop> {
     match store.stats().await?.resource_count {
         0 => Ok(()),
         count => Err(Stop::refused(format_args!(

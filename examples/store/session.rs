@@ -3,10 +3,9 @@
 use std::io::{IsTerminal, Write};
 
 use clap::Parser;
-use runtide_core::store::StoreBackend;
 use runtide_examples::{Stop, note, parse};
 
-use crate::{command::Command, input::Lines};
+use crate::{address::Store, command::Command, input::Lines};
 
 /// A line, as clap reads it.
 #[derive(Debug, Parser)]
@@ -17,7 +16,7 @@ struct Line {
 }
 
 pub(crate) struct Session<'a> {
-    store: &'a dyn StoreBackend,
+    store: &'a Store,
     lines: Lines,
     aloud: bool,
     /// The lines come from a terminal: a mistake does not end the session.
@@ -25,7 +24,7 @@ pub(crate) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    pub(crate) fn new(store: &'a dyn StoreBackend, lines: Lines) -> Self {
+    pub(crate) fn new(store: &'a Store, lines: Lines) -> Self {
         let typed = matches!(lines, Lines::Stdin(_)) && std::io::stdin().is_terminal();
         Self { store, lines, aloud: false, typed }
     }

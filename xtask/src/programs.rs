@@ -39,6 +39,7 @@ enum Lane {
 /// The lanes that may take a program; the first that is free does.
 fn lanes_of(package: &str, target: &str) -> &'static [Lane] {
     match (package, target) {
+        ("runtide-k8s", _) | ("runtide-examples-tests", "k8s") => &[Lane::K8s],
         ("runtide-docker" | "runtide-examples-tests", _) => &[Lane::Docker],
         ("runtide-podman", _) => &[Lane::Podman],
         ("runtide-systemd", "runtide_systemd" | "conformance" | "chaos") => &[Lane::Systemd],
@@ -46,7 +47,6 @@ fn lanes_of(package: &str, target: &str) -> &'static [Lane] {
         ("runtide-systemd", "store_conformance") => &[Lane::Systemd2, Lane::Systemd],
         ("runtide-systemd", _) => &[Lane::Systemd2],
         ("runtide-etcd", _) => &[Lane::Etcd],
-        ("runtide-k8s", _) => &[Lane::K8s],
         _ => &[Lane::Alone],
     }
 }

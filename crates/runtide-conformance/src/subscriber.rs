@@ -263,6 +263,11 @@ impl Subscriber {
         Violation::of(law, expected, found).after(self.checker.trail())
     }
 
+    /// The events of an instance from the `from`th on, each on a line.
+    pub(crate) fn lines_of<'a>(&'a self, id: &'a InstanceId, from: usize) -> impl Iterator<Item = String> + 'a {
+        self.events_of(id, from).map(|event| line(event))
+    }
+
     /// Every event on a line, for a trace.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         self.events.iter().map(|event| line(event))

@@ -1,6 +1,6 @@
 //! [`KubeBackend`]: one cluster as a [`RuntimeBackend`].
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, num::NonZeroU16, sync::Arc};
 
 use async_trait::async_trait;
 use runtide_core::{
@@ -16,7 +16,9 @@ use crate::{
     config::{Config, Granularity},
     inspector::PodInspector,
     list::Selectors,
-    manager::{CONTAINER, Exec, KILL, Lifecycle, Logs, PAUSE, RENAME, RESIZE, SIGNAL, START, Stats},
+    manager::{
+        CONTAINER, Exec, KILL, Lifecycle, Logs, PAUSE, PortForward, RENAME, RESIZE, SIGNAL, START, Stats, forward,
+    },
     source::PodSource,
 };
 
@@ -65,6 +67,10 @@ impl KubeBackend {
         })
     }
 
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Opens the output of the run before the present one, which the node keeps until the next: `kubectl logs --previous`.
     ///
     /// # Errors
@@ -83,6 +89,31 @@ impl KubeBackend {
     /// ```
     pub async fn logs_of_previous_run(&self, id: &InstanceId, options: LogOptions) -> Result<LogStream> {
         self.logs.previous(id, &options).await
+    }
+}
+
+impl KubeBackend {
+    /// Opens a connection to a port inside a pod, as `kubectl port-forward` does for each that it accepts; [`PortForward`] says what it
+    /// carries. The node has taken the request when this returns, and dials the port then: that nothing listens there is an error of the
+    /// stream. With containers as instances, it is their pod's port.
+    ///
+    /// # Errors
+    /// `NotFound` for a pod that is not there; `Conflict` for one that does not run; `Unavailable` from a node that does not know it yet; `PermissionDenied` without the right to get
+    /// `pods/portforward`, and, from 1.35 on, to create it; `Timeout` if the node does not take it within [`Config::deadline`].
+    ///
+    /// # Cancel safety
+    /// Can be dropped at any time. Dropping the stream closes the connection.
+    ///
+    /// ```no_run
+    /// # async fn example(cluster: &runtide_k8s::KubeBackend, id: &runtide_core::InstanceId) -> Result<(), Box<dyn std::error::Error>> {
+    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+    /// let (mut near, _) = listener.accept().await?;
+    /// let mut far = cluster.forward(id, 80.try_into()?).await?;
+    /// tokio::io::copy_bidirectional(&mut near, &mut far).await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn forward(&self, id: &InstanceId, port: NonZeroU16) -> Result<PortForward> {
+        forward(&self.client, id, port).await
     }
 }
 
@@ -137,6 +168,9 @@ fn selectors(config: &Config, filter: &InstanceFilter) -> (Option<String>, Optio
     (joined(labels), joined(fields))
 }
 
+/// The reason why there is no provision.
+const CREATE: &str = "a pod starts when it is created: declare it in the store";
+
 fn capabilities(is_connected: bool, granularity: Granularity) -> Capabilities {
     if !is_connected {
         return Capabilities::default();
@@ -159,6 +193,7 @@ fn capabilities(is_connected: bool, granularity: Granularity) -> Capabilities {
     can.exec_attach = Support::Yes;
     can.stats_read = Support::Yes;
     can.exec_resize = Support::no(RESIZE);
+    can.provision_create = Support::no(CREATE);
     for verb in [&mut can.networks_manage, &mut can.networks_connect] {
         *verb = Support::no("the cluster has one network, and pods are on it");
     }

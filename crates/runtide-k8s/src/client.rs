@@ -57,6 +57,7 @@ struct Sent<'a> {
 const JSON: &str = "application/json";
 /// Server-side apply. JSON is YAML, too.
 const APPLY: &str = "application/apply-patch+yaml";
+const MERGE: &str = "application/merge-patch+json";
 
 impl<'a> Ask<'a> {
     fn get(path: &'a str) -> Self {
@@ -261,6 +262,12 @@ impl Client {
         let ask = Ask::with_body(Method::PATCH, path, APPLY, object);
         let (head, body) = self.exchange(operation, &ask).await?;
         Ok((head.status == StatusCode::CREATED, body))
+    }
+
+    /// Changes an object by a merge patch; the server's answer.
+    pub(crate) async fn merge(&self, operation: &'static str, path: &str, change: &[u8]) -> Result<Bytes> {
+        let (_, answer) = self.exchange(operation, &Ask::with_body(Method::PATCH, path, MERGE, change)).await?;
+        Ok(answer)
     }
 
     async fn exchange(&self, operation: &'static str, ask: &Ask<'_>) -> Result<(response::Parts, Bytes)> {

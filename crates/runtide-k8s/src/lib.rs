@@ -24,6 +24,7 @@ mod subscription;
 mod token;
 mod transport;
 mod wire;
+mod workloads;
 
 pub use self::{
     access::{Access, ExecPlugin, Identity, Impersonation, Pem, Secret, User},
@@ -31,5 +32,7 @@ pub use self::{
     config::{Config, Granularity, Namespaces},
     detect::{Detection, detect},
     kubeconfig::Selection,
+    manager::PortForward,
     store::{Kinds, KubeForm, KubeStore, KubeStoreOptions, Objects, Propagation},
+    workloads::{Obstacle, Rollout, ScaleOptions, Workload, WorkloadKind, WorkloadListing, WorkloadRef, Workloads},
 };

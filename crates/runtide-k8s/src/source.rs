@@ -15,6 +15,7 @@ use runtide_core::{
     event::ResumeToken,
     watch::{Flow, Inspector, Opened, Signal, SignalBody, Source},
 };
+use tokio::time::Instant;
 
 use crate::{
     client::Client,
@@ -38,6 +39,10 @@ const REPLAY: Duration = Duration::from_secs(3);
 
 /// Pause before the question after the cluster is repeated.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// Longest time for which a server that does not say of which cluster it is is asked again, and the pause in between.
+const STARTS: Duration = Duration::from_secs(5);
+const STARTS_PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) struct PodSource {
     client: Client,
@@ -89,19 +94,11 @@ impl PodSource {
         if !is_ours {
             return Ok(Err(Gap::ForeignCursor));
         }
-        match &position.cluster {
-            Cluster::Namespace(uid) => match cluster_of(&self.client).await? {
-                Cluster::Namespace(now) if now == *uid => {}
-                _ => return Ok(Err(Gap::RuntimeRestarted)),
-            },
-            Cluster::Address(address) if *address != self.client.endpoint() => return Ok(Err(Gap::ForeignCursor)),
-            Cluster::FlowSchema(uid) => {
-                let namespace = names.first().cloned().flatten();
-                if self.client.flow_schema(&namespace, &self.selectors).await?.as_ref() != Some(uid) {
-                    return Ok(Err(Gap::RuntimeRestarted));
-                }
-            }
-            Cluster::Address(_) => {}
+        if matches!(&position.cluster, Cluster::Address(address) if *address != self.client.endpoint()) {
+            return Ok(Err(Gap::ForeignCursor));
+        }
+        if !self.is_same(&position.cluster, names.first().unwrap_or(&None)).await? {
+            return Ok(Err(Gap::RuntimeRestarted));
         }
         let window = REPLAY.min(self.client.config().window());
         let opening = names.iter().map(async |namespace| {
@@ -128,6 +125,29 @@ impl PodSource {
         self.cluster = Some(position.cluster);
         self.is_replaying = true;
         Ok(Ok(()))
+    }
+
+    /// Asks the server if it is of this cluster. A server that has started just now may not say: it has yet to read the rights of its users,
+    /// and by which object it schedules their requests.
+    async fn is_same(&mut self, cluster: &Cluster, namespace: &Namespace) -> Result<bool> {
+        let end = Instant::now() + STARTS.min(self.client.config().deadline / 2);
+        loop {
+            let known = match cluster {
+                Cluster::Address(_) => return Ok(true),
+                Cluster::Namespace(uid) => match cluster_of(&self.client).await? {
+                    Cluster::Namespace(now) => Some(now == *uid),
+                    _ => None,
+                },
+                Cluster::FlowSchema(uid) => {
+                    self.client.flow_schema(namespace, &self.selectors).await?.map(|now| now == *uid)
+                }
+            };
+            match known {
+                Some(is_same) => return Ok(is_same),
+                None if Instant::now() >= end => return Ok(false),
+                None => tokio::time::sleep(STARTS_PAUSE).await,
+            }
+        }
     }
 
     /// Lists, and goes on from there.

@@ -160,6 +160,12 @@ pub(crate) fn of_transport(site: CallSite<'_>, error: kube::Error) -> Error {
 /// The error for a WebSocket that was not opened.
 pub(crate) fn of_upgrade(site: CallSite<'_>, error: kube::Error) -> Error {
     match error {
+        kube::Error::Api(refused) if refused.code == 404 && refused.reason != "NotFound" => {
+            // The node's words, or a proxy's. A kubelet that was just started does not know its pods.
+            let message = shortened(refused.message.trim());
+            site.error(ErrorKind::Unavailable, format!("the node does not know the pod: {message}"))
+                .with_context("status", 404)
+        }
         kube::Error::Api(refused) => {
             let code = StatusCode::from_u16(refused.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             let body = serde_json::to_vec(&refused).unwrap_or_default();
@@ -258,6 +264,21 @@ mod tests {
             assert_eq!(refused.kind(), kind, "{code} {reason}");
             assert!(refused.to_string().contains("the server's own words"), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_node_that_does_not_know_a_pod_does_not_prove_that_there_is_none() {
+        let id = BackendId::from("k8s:test");
+        let of = |message: &str, reason: &str| {
+            let refused = kube::core::Status::failure(message, reason).with_code(404);
+            of_upgrade(CallSite::new("k8s.forward", &id), kube::Error::Api(Box::new(refused)))
+        };
+        let of_node = of("pod does not exist", "Failed to parse error data");
+        assert!(
+            of_node.kind() == ErrorKind::Unavailable && of_node.to_string().contains("pod does not exist"),
+            "{of_node}"
+        );
+        assert_eq!(of("pods \"a\" not found", "NotFound").kind(), ErrorKind::NotFound);
     }
 
     #[test]

@@ -1,8 +1,7 @@
-//! Bytes that are held for each of 5,000 pods, and the time until they are known, beside the pods as k8s-openapi's type has them: a
-//! reflector of kube's holds these.
+//! Bytes that are held for each of 5,000 pods, the time until they are known, and changes in a second, beside kube-runtime's reflector.
 //!
 //! The test on a real server makes 5,000 pods and takes minutes: `cargo test -p runtide-k8s --test footprint -- --ignored --nocapture`, with
-//! `RUNTIDE_TEST_K8S` from the testbed.
+//! `RUNTIDE_TEST_K8S` from the testbed. Times are shown, and not judged: with `--release` they are what a user has.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,7 +17,6 @@
 mod server;
 
 use std::{
-    collections::HashMap,
     net::SocketAddr,
     path::Path,
     sync::{Arc, Mutex},
@@ -26,7 +24,7 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream};
-use k8s_openapi::{List, api::core::v1::Pod};
+use k8s_openapi::api::core::v1::Pod;
 use peak_alloc::PeakAlloc;
 use runtide_conformance::testbed::Turn;
 use runtide_core::{RuntimeBackend, RuntimeEventKind, WatchOptions};
@@ -35,6 +33,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Notify,
 };
 
 #[global_allocator]
@@ -42,6 +41,9 @@ static HEAP: PeakAlloc = PeakAlloc;
 
 const PODS: usize = 5_000;
 const PAGE: usize = 500;
+/// Changes after the listing, and the label with their number.
+const CHANGES: usize = 20_000;
+const CHANGE: &str = "change";
 /// Bytes for each pod, at most.
 const MOST: usize = 2 << 10;
 /// The share of what a reflector holds, at most.
@@ -82,23 +84,17 @@ fn pod(n: usize) -> Value {
     })
 }
 
-/// The body of one answer to a GET, on a connection of its own.
-async fn get(address: SocketAddr, path: &str) -> Vec<u8> {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
-    let head = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
-    answer.split_off(head + 4)
-}
-
-/// Bytes that are held for each pod, and the time until all are known.
+/// Bytes that are held for each pod, the time until all are known, and the time that the changes after it took.
 struct Figures {
     bytes: usize,
     time: Duration,
+    changes: Option<Duration>,
 }
 
-async fn ours(address: SocketAddr, namespace: &str) -> Figures {
+/// The changes after the listing: their server sends them once it is told, and the last one has this version.
+type Changes<'a> = Option<(&'a Notify, &'a str)>;
+
+async fn ours(address: SocketAddr, namespace: &str, after: Changes<'_>) -> Figures {
     let config = Config::new(Access::new(format!("http://{address}"))).with_namespaces(Namespaces::one(namespace));
     let backend = KubeBackend::new(config).unwrap();
     let before = HEAP.current_usage();
@@ -119,62 +115,108 @@ async fn ours(address: SocketAddr, namespace: &str) -> Figures {
     while held() > MOST && began.elapsed() < Duration::from_secs(120) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Figures { bytes: held(), time }
+    let bytes = held();
+    let Some((go, last)) = after else { return Figures { bytes, time, changes: None } };
+    let began = Instant::now();
+    go.notify_one();
+    let (mut seen, mut is_over) = (0, false);
+    while !is_over {
+        if let RuntimeEventKind::Updated { instance, .. } = &events.next().await.unwrap().unwrap().kind {
+            seen += 1;
+            is_over = instance.labels.as_ref().and_then(|labels| labels.get(CHANGE)) == Some(last);
+        }
+    }
+    assert_eq!(seen, CHANGES, "each change is an event");
+    Figures { bytes, time, changes: Some(began.elapsed()) }
 }
 
-/// Each pod whole, by its name: the contents of a reflector's store.
-async fn whole(address: SocketAddr, namespace: &str) -> Figures {
+/// kube-runtime's reflector, with its defaults.
+async fn reflector(address: SocketAddr, namespace: &str, after: Changes<'_>) -> Figures {
+    let client = kube::Client::try_from(kube::Config::new(format!("http://{address}").parse().unwrap())).unwrap();
+    let pods: kube::Api<Pod> = kube::Api::namespaced(client, namespace);
     let before = HEAP.current_usage();
     let began = Instant::now();
-    let mut all: HashMap<(String, String), Arc<Pod>> = HashMap::new();
-    let mut next = String::new();
+    let (store, writer) = kube::runtime::reflector::store();
+    let stream =
+        kube::runtime::reflector(writer, kube::runtime::watcher(pods, kube::runtime::watcher::Config::default()));
+    let mut stream = std::pin::pin!(stream);
+    while !matches!(stream.next().await.unwrap().unwrap(), kube::runtime::watcher::Event::InitDone) {}
+    let time = began.elapsed();
+    assert_eq!(store.state().len(), PODS);
+    let bytes = HEAP.current_usage().saturating_sub(before) / PODS;
+    let Some((go, last)) = after else { return Figures { bytes, time, changes: None } };
+    let began = Instant::now();
+    go.notify_one();
     loop {
-        let body = get(address, &format!("/api/v1/namespaces/{namespace}/pods?limit={PAGE}&continue={next}")).await;
-        let page: List<Pod> = serde_json::from_slice(&body).unwrap();
-        drop(body);
-        for pod in page.items {
-            let key = (pod.metadata.namespace.clone().unwrap(), pod.metadata.name.clone().unwrap());
-            all.insert(key, Arc::new(pod));
-        }
-        next = page.metadata.continue_.unwrap_or_default();
-        if next.is_empty() {
+        if let kube::runtime::watcher::Event::Apply(pod) = stream.next().await.unwrap().unwrap()
+            && pod.metadata.labels.as_ref().and_then(|labels| labels.get(CHANGE)).is_some_and(|change| change == last)
+        {
             break;
         }
     }
-    let time = began.elapsed();
-    assert_eq!(all.len(), PODS);
-    Figures { bytes: HEAP.current_usage().saturating_sub(before) / PODS, time }
+    Figures { bytes, time, changes: Some(began.elapsed()) }
 }
 
-fn compare(ours: &Figures, whole: &Figures) {
+fn compare(ours: &Figures, reflector: &Figures) {
+    let rate = |figures: &Figures| figures.changes.map(|time| CHANGES as f64 / time.as_secs_f64());
     println!(
-        "{PODS} pods: {} bytes each and {:?} until they are known; whole pods: {} bytes each and {:?}",
-        ours.bytes, ours.time, whole.bytes, whole.time
+        "{PODS} pods: {} bytes each and {:?} until they are known; kube-runtime's reflector: {} and {:?}; {:.2} of the bytes, {:.2} of the time",
+        ours.bytes,
+        ours.time,
+        reflector.bytes,
+        reflector.time,
+        ours.bytes as f64 / reflector.bytes as f64,
+        ours.time.as_secs_f64() / reflector.time.as_secs_f64()
     );
+    if let (Some(ours), Some(theirs)) = (rate(ours), rate(reflector)) {
+        println!("{ours:.0} changes a second; the reflector: {theirs:.0}; {:.2} of it", ours / theirs);
+    }
     assert!(ours.bytes <= MOST, "{} bytes for each pod", ours.bytes);
-    let share = ours.bytes as f64 / whole.bytes as f64;
+    let share = ours.bytes as f64 / reflector.bytes as f64;
     assert!(share <= SHARE, "{share:.2} of what a reflector holds");
 }
 
-/// Pages of the pods, and a watch that stays open.
-async fn serve(mut stream: TcpStream) -> Option<()> {
+/// Pages of the pods; and a watch that sends the changes once it is told, and stays open.
+async fn serve(mut stream: TcpStream, go: Arc<Notify>, changes: Arc<Vec<u8>>) -> Option<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
     }
     let head = String::from_utf8(head).ok()?;
     let path = head.split(' ').nth(1)?;
-    if path.contains("watch=1") {
+    if path.contains("watch=") {
         stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await.ok()?;
+        go.notified().await;
+        for part in changes.chunks(64 << 10) {
+            stream.write_all(format!("{:x}\r\n", part.len()).as_bytes()).await.ok()?;
+            stream.write_all(part).await.ok()?;
+            stream.write_all(b"\r\n").await.ok()?;
+        }
         return std::future::pending().await;
     }
-    let from = path.split("continue=").nth(1).and_then(|token| token.parse().ok()).unwrap_or(0);
+    let from = path.split("continue=").nth(1).and_then(|rest| rest.split('&').next()?.parse().ok()).unwrap_or(0);
     let next = if from + PAGE < PODS { (from + PAGE).to_string() } else { String::new() };
     let items: Vec<Value> = (from..from + PAGE).map(pod).collect();
-    let page = json!({ "metadata": { "resourceVersion": "9", "continue": next }, "items": items }).to_string();
-    let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", page.len());
+    let page = json!({ "kind": "PodList", "apiVersion": "v1", "metadata": { "resourceVersion": "9", "continue": next }, "items": items });
+    let page = page.to_string();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        page.len()
+    );
     stream.write_all(head.as_bytes()).await.ok()?;
     stream.write_all(page.as_bytes()).await.ok()
+}
+
+/// Each of the pods changed in turn, as a watch sends it.
+fn changes() -> Vec<u8> {
+    let lines = (0..CHANGES).map(|n| {
+        let mut changed = pod(n % PODS);
+        (changed["kind"], changed["apiVersion"]) = ("Pod".into(), "v1".into());
+        changed["metadata"]["resourceVersion"] = (10_000 + n).to_string().into();
+        changed["metadata"]["labels"][CHANGE] = n.to_string().into();
+        format!("{}\n", json!({ "type": "MODIFIED", "object": changed }))
+    });
+    lines.collect::<String>().into_bytes()
 }
 
 fn run(work: impl Future<Output = ()>) {
@@ -187,13 +229,16 @@ fn five_thousand_pods_take_two_kibibytes_each_and_less_than_a_reflector() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let (go, changes) = (Arc::new(Notify::new()), Arc::new(changes()));
+        let told = Arc::clone(&go);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream));
+                tokio::spawn(serve(stream, Arc::clone(&told), Arc::clone(&changes)));
             }
         });
-        let whole = whole(address, "web").await;
-        compare(&ours(address, "web").await, &whole);
+        let last = (CHANGES - 1).to_string();
+        let reflector = reflector(address, "web", Some((&go, &last))).await;
+        compare(&ours(address, "web", Some((&go, &last))).await, &reflector);
     });
 }
 
@@ -206,8 +251,7 @@ fn five_thousand_pods_of_a_real_server_take_two_kibibytes_each() {
         let server = server::Server::of(Path::new(&kubeconfig)).unwrap();
         let nanos = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos();
         let namespace = format!("many{:x}", nanos & 0xff_ffff_ffff);
-        let named = json!({ "metadata": { "name": namespace } });
-        server.ask("POST", "/api/v1/namespaces", &named).await.unwrap();
+        server.make_namespace(&namespace, json!({})).await.unwrap();
         let pods = format!("/api/v1/namespaces/{namespace}/pods");
         let (server, pods) = (&server, &pods);
         let create = |n: usize| async move {
@@ -227,8 +271,8 @@ fn five_thousand_pods_of_a_real_server_take_two_kibibytes_each() {
             }
         };
         stream::iter(0..PODS).for_each_concurrent(16, create).await;
-        let whole = whole(server.address, &namespace).await;
-        compare(&ours(server.address, &namespace).await, &whole);
+        let reflector = reflector(server.address, &namespace, None).await;
+        compare(&ours(server.address, &namespace, None).await, &reflector);
         // The server's own limit is less than it takes for all of them: each try removes some.
         while server.try_ask("DELETE", pods, &json!({ "gracePeriodSeconds": 0 })).await.unwrap().0 == 504 {}
         server.ask("DELETE", &format!("/api/v1/namespaces/{namespace}"), &Value::Null).await.unwrap();

@@ -26,6 +26,11 @@ use crate::{
 /// Ids in one request; its line stays below 8 KiB, which many proxies refuse to exceed.
 const IDS_AT_ONCE: usize = 90;
 
+/// Words of a 500 to an inspection during which the container's process ended (trap P17): how often it is asked again, and the pause.
+const ENDED_MEANWHILE: &str = "no such process";
+const RACES: usize = 5;
+const RACE: Duration = Duration::from_millis(20);
+
 /// Lists and inspects the containers of one service.
 #[derive(Clone, Debug)]
 pub(crate) struct PodmanInspector {
@@ -221,8 +226,17 @@ impl PodmanInspector {
     }
 
     async fn inspected(&self, operation: &'static str, id: &InstanceId, deadline: Duration) -> Result<Inspected> {
-        let request = Request::get(format!("/containers/{}/json", segment(id.as_str())));
-        let body = self.client.call(operation, request, deadline).await?;
+        let request = || Request::get(format!("/containers/{}/json", segment(id.as_str())));
+        let mut asked = self.client.call(operation, request(), deadline).await;
+        for _ in 0..RACES {
+            let Err(error) = &asked else { break };
+            if !error.message().contains(ENDED_MEANWHILE) {
+                break;
+            }
+            tokio::time::sleep(RACE).await;
+            asked = self.client.call(operation, request(), deadline).await;
+        }
+        let body = asked?;
         let inspected = normalize::inspected(self.client.id(), &body)
             .map_err(|error| self.client.site(operation).undecodable(error))?;
         self.known.lock().learn(inspected.instance.id.as_str(), inspected.is_infra);

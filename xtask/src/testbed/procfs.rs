@@ -50,19 +50,21 @@ pub(super) fn processes() -> Vec<Process> {
 }
 
 /// `true` if the process runs. A zombie does not, though a signal can still be sent to it: if process 1 reaps late or
-/// never, the zombie stays for long.
+/// never, the zombie stays for long. One whose other threads have yet to end does: they have its sockets.
 pub(super) fn alive(pid: i32) -> bool {
-    state(pid).is_some_and(|state| !matches!(state, 'Z' | 'X'))
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| parse_alive(&stat))
 }
 
-fn state(pid: i32) -> Option<char> {
-    parse_state(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
-}
-
-fn parse_state(text: &str) -> Option<char> {
+fn parse_alive(stat: &str) -> bool {
     // The name is in parentheses and may hold some itself.
-    let (_, rest) = text.rsplit_once(')')?;
-    rest.trim_start().chars().next()
+    let Some((_, rest)) = stat.rsplit_once(')') else { return false };
+    let fields: Vec<_> = rest.split_whitespace().collect();
+    let threads = fields.get(17).and_then(|count| count.parse::<u32>().ok()).unwrap_or(0);
+    match fields.first() {
+        Some(&"Z") => threads > 1,
+        Some(&state) => state != "X",
+        None => false,
+    }
 }
 
 /// The processes that this one started, those that they started, and so on.
@@ -145,9 +147,17 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_does_not_hide_the_state() {
-        assert_eq!(parse_state("42 (a) Z (b)) S 7 42 42 0"), Some('S'));
+        assert!(parse_alive("42 (a) Z (b)) S 7 42 42 0"));
         assert_eq!(parse_parent("42 (a) Z (b)) S 7 42 42 0"), Some(7));
-        assert_eq!(parse_state("nonsense"), None);
+        assert!(!parse_alive("nonsense"));
+    }
+
+    #[test]
+    fn a_zombie_is_dead_once_its_last_thread_is() {
+        let stat =
+            |state: char, threads: u32| format!("42 (a) {state} 1 42 42 0 -1 4 0 0 0 0 5 6 0 0 20 0 {threads} 0 99");
+        assert!(parse_alive(&stat('R', 1)) && parse_alive(&stat('Z', 2)));
+        assert!(!parse_alive(&stat('Z', 1)) && !parse_alive(&stat('X', 1)));
     }
 
     #[test]

@@ -170,6 +170,7 @@ const IMPORTS: [Imports; 14] = [
             "runtide-docker",
             "runtide-podman",
             "runtide-etcd",
+            "runtide-k8s",
             "runtide-podman",
             "runtide-systemd",
         ],

@@ -35,13 +35,17 @@ pub(crate) fn reported_in_order(
     facts: &[Fact],
 ) -> Result<(), Violation> {
     let reported: Vec<&str> = subscriber.edges_of(id, from).collect();
+    let runs = facts.iter().filter(|fact| fact.id == *id).map(|fact| format!("seen from outside: {:?}", fact.what));
+    let runs: Vec<_> = runs.collect();
     let facts = facts_of(facts, id);
     let good = if h.dialect().edges { reported == facts } else { is_subsequence(&reported, &facts) };
     if good {
         return Ok(());
     }
     let what = if h.dialect().edges { "each fact of" } else { "in their order, facts of" };
-    Err(subscriber.violation(law, &format!("{what} {id}: {facts:?}"), &format!("{reported:?}")))
+    let expected = format!("{what} {id}: {facts:?}");
+    Err(Violation::of(law, &expected, format!("{reported:?}"))
+        .after(runs.into_iter().chain(subscriber.lines_of(id, from))))
 }
 
 /// **R4 ordered.** Per instance, events come in the order of the facts, as an outside observer saw them.

@@ -283,6 +283,6 @@ impl Subject {
 }
 
 /// True for a server that may answer later.
-pub(super) fn is_outage(error: &Error) -> bool {
+pub(crate) fn is_outage(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::RateLimited)
 }

@@ -17,7 +17,7 @@ use super::{
     call::{Call, Failure},
     catalog::Kind,
     form::{Declared, declared},
-    object::Object,
+    object::{Author, Object},
     read::{Look, Report, is_outage},
 };
 use crate::{list::with_query, status::FIELDS};
@@ -110,10 +110,16 @@ impl Shared {
             }
             self.check(APPLY, reference, &look, precondition, write.declared.revision, write.declared.uid.as_deref())?;
             let is_resent = pending.is_some();
-            if let Some(now) = look.object.as_ref().filter(|_| !is_resent && !write.is_dry)
-                && call.within(self.is_there(write, now)).await?
-            {
-                return Ok(Written { outcome: ApplyOutcome::Unchanged, revision: now.revision });
+            if let Some(now) = look.object.as_ref().filter(|_| !is_resent && !write.is_dry) {
+                match call.within(self.is_there(write, now)).await {
+                    Ok(true) => return Ok(Written { outcome: ApplyOutcome::Unchanged, revision: now.revision }),
+                    Ok(false) => {}
+                    Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+                    Err(error) => {
+                        call.wait(Some(error)).await?;
+                        continue;
+                    }
+                }
             }
             // From here on the call may be given up by its caller, too.
             call.is_uncertain = true;
@@ -157,8 +163,9 @@ impl Shared {
         }
         match self.send(write, write.declared.body.clone(), true).await {
             Ok((is_new, after)) => Ok(!is_new && after.is_same(now)),
-            // The apply itself gets the answer that counts.
-            Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
+            // Without an answer nothing is known: to write on would make another version of an object that is there already.
+            Err(error) if error.kind() == ErrorKind::Cancelled || Failure::of(&error) != Failure::Final => Err(error),
+            // It is refused, or cannot be tried out: the apply itself gets the answer that counts.
             Err(_) => Ok(false),
         }
     }
@@ -193,7 +200,7 @@ impl Shared {
 
     /// Finds out what an attempt without an answer did.
     async fn fate(&self, write: &Write, sent: &Pending, look: &Look) -> Result<Fate> {
-        let manager = &self.options.field_manager;
+        let (manager, declared) = (&self.options.field_manager, &write.declared.body);
         if let Some(before) = &sent.before {
             // To send it again has the effect of sending it once: the condition is the same.
             if look.object.as_ref().is_some_and(|now| now.uid == before.uid && now.revision == before.revision) {
@@ -206,16 +213,15 @@ impl Shared {
         // Only the first change after it was sent can be this attempt's.
         let first = self.report_after(APPLY, &write.kind, &write.object, since, window, |report| {
             let Report::Shown(after, _) = report else { return Some(Fate::Dead).filter(|_| sent.before.is_some()) };
-            let is_applied = match &sent.before {
-                // No apply of this manager: then it is another's.
-                Some(before) => after.applied_by(manager) != before.applied_by(manager),
-                None => after.applied_by(manager).is_some(),
-            };
-            let has_all = after.has(&write.declared.body);
-            Some(match (has_all, is_applied, &sent.before) {
-                (true, true, _) => Fate::Landed(after.revision),
-                (false, false, Some(_)) => Fate::Dead,
+            let author = after.author_since(sent.before.as_ref(), manager);
+            let (has_all, was_there) =
+                (after.has(declared), sent.before.as_ref().is_some_and(|before| before.has(declared)));
+            Some(match (author, has_all) {
+                (Author::This, true) => Fate::Landed(after.revision),
+                (Author::Unclear, true) if !was_there => Fate::Landed(after.revision),
                 // Another one created it: this one may land once that is gone.
+                (Author::Other, _) if sent.before.is_some() => Fate::Dead,
+                // The server writes some values in another form: it may be this one all the same.
                 _ => Fate::Unknown,
             })
         });

@@ -48,6 +48,8 @@ impl Shared {
         let object = self.form.object(reference)?;
         let kind = self.kind(DELETE, &object, None).await?;
         let mut call = Call::new(DELETE, reference, self.limit());
+        // The object that an attempt without an answer was about.
+        let mut sent: Option<String> = None;
         loop {
             let look = match call.within(self.look(DELETE, &kind, &object)).await {
                 Ok(look) => look,
@@ -57,8 +59,9 @@ impl Shared {
                 }
                 Err(error) => return Err(error),
             };
-            // An object that is gone may have been deleted by this call, or by another.
-            if call.is_uncertain && look.object.is_none() {
+            // An object that is gone may have been deleted by this call, or by another, also if the next one has its name by now.
+            let is_it = |sent: &String| look.object.as_ref().is_some_and(|now| now.uid == *sent);
+            if call.is_uncertain && !sent.as_ref().is_some_and(is_it) {
                 return Err(call.unknown());
             }
             match self.check(DELETE, reference, &look, precondition, None, None) {
@@ -71,6 +74,7 @@ impl Shared {
                 return if call.is_uncertain { Err(call.unknown()) } else { Ok(Some(Revision(now.revision))) };
             }
             let was_uncertain = std::mem::replace(&mut call.is_uncertain, true);
+            sent = Some(now.uid.clone());
             match call.within(self.send_delete(&kind, &object, &now, precondition, propagation)).await {
                 Ok(()) => {
                     let found = call.within(self.deleted(&kind, &object, &now)).await;
@@ -92,6 +96,8 @@ impl Shared {
                         call.is_uncertain = was_uncertain;
                         call.wait(None).await?;
                     }
+                    // The earlier attempt may land yet.
+                    Failure::Final if was_uncertain => return Err(call.unknown().with_source(failure)),
                     Failure::Final => return Err(failure.with_context("resource", reference)),
                 },
             }

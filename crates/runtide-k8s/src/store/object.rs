@@ -89,6 +89,30 @@ impl Object {
         })
     }
 
+    /// The author of the one write that made this of the object before it, by the server's notes. A note has the second of its manager's
+    /// last write, so that two writes within one second may not differ in it.
+    pub(super) fn author_since(&self, before: Option<&Self>, manager: &str) -> Author {
+        let part = |note: &Value, key: &str| note.get(key).cloned();
+        let is_of = |one: &Value, other: &Value| {
+            ["manager", "operation", "apiVersion", "subresource"].iter().all(|key| part(one, key) == part(other, key))
+        };
+        let is_this = |note: &Value| {
+            part(note, "manager") == Some(manager.into()) && part(note, "operation") == Some("Apply".into())
+        };
+        let mut author = Author::Unclear;
+        for note in self.managers() {
+            let earlier = before.and_then(|before| before.managers().find(|earlier| is_of(earlier, note)));
+            // A write may take fields from the notes of others, and leaves their times.
+            if earlier.is_none_or(|earlier| part(earlier, "time") != part(note, "time")) {
+                if !is_this(note) {
+                    return Author::Other;
+                }
+                author = Author::This;
+            }
+        }
+        author
+    }
+
     /// True if this is the other, but for the times of applies.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.revision == other.revision && self.uid == other.uid && untimed(&self.body) == untimed(&other.body)
@@ -102,6 +126,15 @@ impl Object {
             _ => contains(self.body.get(key), value),
         })
     }
+}
+
+/// The author of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Author {
+    /// The manager that was asked about.
+    This,
+    Other,
+    Unclear,
 }
 
 /// The object without the times in `managedFields`.
@@ -127,7 +160,10 @@ fn contains(found: Option<&Value>, declared: &Value) -> bool {
             declared.iter().all(|value| rest.any(|found| contains(Some(found), value)))
         }
         (Some(found), declared) => found == declared,
-        (None, _) => false,
+        // The server leaves out what is empty.
+        (None, Value::Object(declared)) => declared.values().all(|value| contains(None, value)),
+        (None, Value::Array(declared)) => declared.is_empty(),
+        (None, declared) => declared.is_null(),
     }
 }
 
@@ -177,10 +213,30 @@ mod tests {
         let object = Object::of(&kind("", "Thing"), bytes).unwrap();
         let has = |text: &str| object.has(&serde_json::from_str(text).unwrap());
         assert!(has(r#"{"apiVersion":"other","spec":{"n":1,"l":[{"k":3}]}}"#));
+        assert!(has(r#"{"metadata":{"labels":{}},"spec":{"x":null,"y":[],"z":{"a":{}}}}"#));
         assert!(
-            !has(r#"{"spec":{"n":2}}"#)
-                && !has(r#"{"spec":{"x":null}}"#)
-                && !has(r#"{"spec":{"l":[{"k":3},{"k":1}]}}"#)
+            !has(r#"{"spec":{"n":2}}"#) && !has(r#"{"spec":{"x":0}}"#) && !has(r#"{"spec":{"l":[{"k":3},{"k":1}]}}"#)
         );
+    }
+
+    #[test]
+    fn the_author_of_a_write_is_read_from_the_servers_notes() {
+        let object = |notes: Value| {
+            let object = serde_json::json!({"metadata": {"name": "a", "resourceVersion": "1", "managedFields": notes}});
+            Object::of(&kind("", "Thing"), object.to_string().as_bytes()).unwrap()
+        };
+        let note = |manager: &str, operation: &str, second: u32| serde_json::json!({"manager": manager, "operation": operation, "time": format!("2026-12-01T00:00:0{second}Z")});
+        let before = object([note("runtide", "Apply", 1), note("kubectl", "Update", 1)].into());
+        for (after, author) in [
+            ([note("runtide", "Apply", 2), note("kubectl", "Update", 1)], Author::This),
+            ([note("runtide", "Apply", 1), note("kubectl", "Update", 2)], Author::Other),
+            ([note("runtide", "Apply", 1), note("kubectl", "Update", 1)], Author::Unclear),
+            ([note("runtide", "Apply", 1), note("kubectl", "Apply", 1)], Author::Other),
+            ([note("runtide", "Update", 1), note("kubectl", "Update", 1)], Author::Other),
+        ] {
+            assert_eq!(object(after.clone().into()).author_since(Some(&before), "runtide"), author, "{after:?}");
+        }
+        assert_eq!(object([note("runtide", "Apply", 1)].into()).author_since(None, "runtide"), Author::This);
+        assert_eq!(object([note("kubectl", "Apply", 1)].into()).author_since(None, "runtide"), Author::Other);
     }
 }

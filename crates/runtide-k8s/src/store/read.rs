@@ -23,7 +23,7 @@ pub(super) const PAGE: u32 = 500;
 const NOTHING: &str = "runtide,!runtide";
 
 /// The kind of some objects, and the namespace that they are in; `None`: all, or the kind has none.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Scope {
     pub(super) kind: Arc<Kind>,
     pub(super) namespace: Option<String>,

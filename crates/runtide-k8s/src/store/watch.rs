@@ -340,8 +340,7 @@ impl Watching {
             }
             return;
         };
-        let pause = pause(tracked.failures, failure);
-        tracked.failures = tracked.failures.saturating_add(1);
+        let pause = pause(&mut tracked.failures, failure);
         tracked.link = Link::Pausing(Box::pin(tokio::time::sleep(pause)));
     }
 
@@ -426,8 +425,7 @@ impl Watching {
     /// Asks for the state again after a pause.
     fn rest(&mut self, gap: Gap, failure: &Error) {
         self.tracked.clear();
-        let pause = pause(self.failures, failure);
-        self.failures = self.failures.saturating_add(1);
+        let pause = pause(&mut self.failures, failure);
         self.resting = Some((gap, Box::pin(tokio::time::sleep(pause))));
     }
 
@@ -461,12 +459,7 @@ impl Watching {
 
     fn poll_survey(&mut self, cx: &mut Context<'_>) -> Result<bool> {
         let Poll::Ready(found) = self.surveying.as_mut().poll(cx) else { return Ok(false) };
-        let is_same = found.is_ok_and(|scopes| {
-            scopes.len() == self.tracked.len()
-                && scopes.iter().zip(&self.tracked).all(|(scope, tracked)| {
-                    scope.kind == tracked.scope.kind && scope.namespace == tracked.scope.namespace
-                })
-        });
+        let is_same = is_current(found, self.tracked.iter().map(|tracked| &tracked.scope));
         if is_same {
             self.survey();
         } else {
@@ -498,13 +491,25 @@ impl Watching {
     }
 }
 
-/// Pause before another attempt, as long as the server asked for.
-fn pause(failures: u32, failure: &Error) -> Duration {
-    match failure.retry() {
-        Retry::After(pause) => pause,
-        Retry::Poll(pause) => pause.clamp(Duration::from_millis(10), Duration::from_secs(1)),
-        _ => FIRST_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE),
+/// True unless the server has other scopes than those that are watched. An outage says nothing: what is watched goes on.
+fn is_current<'a>(found: Result<Vec<Scope>>, tracked: impl ExactSizeIterator<Item = &'a Scope>) -> bool {
+    match found {
+        Ok(scopes) => scopes.iter().eq(tracked),
+        Err(error) => {
+            tracing::debug!(%error, "the kinds could not be compared");
+            true
+        }
     }
+}
+
+/// Pause before another attempt, as long as the server asked for. One that reached no server is no failure, and makes no later pause longer.
+fn pause(failures: &mut u32, failure: &Error) -> Duration {
+    if let Retry::Poll(pause) = failure.retry() {
+        return pause.clamp(Duration::from_millis(10), Duration::from_secs(1));
+    }
+    let growing = FIRST_PAUSE.saturating_mul(1 << (*failures).min(10)).min(LONGEST_PAUSE);
+    *failures = failures.saturating_add(1);
+    if let Retry::After(pause) = failure.retry() { pause } else { growing }
 }
 
 impl Stream for Watching {
@@ -520,5 +525,40 @@ impl Stream for Watching {
             self.tracked.clear();
         }
         Poll::Ready(Some(event))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::catalog::tests::kind;
+
+    #[test]
+    fn a_server_that_was_away_for_long_is_back_at_once() {
+        let error = |retry| Error::new(ErrorKind::Unavailable, WATCH, "away").with_retry(retry);
+        let mut failures = 0;
+        for _ in 0..100 {
+            let away = error(Retry::Poll(Duration::from_millis(250)));
+            assert_eq!(pause(&mut failures, &away), Duration::from_millis(250));
+        }
+        assert_eq!(pause(&mut failures, &error(Retry::Backoff)), FIRST_PAUSE, "it answers, and is starting");
+        assert_eq!(pause(&mut failures, &error(Retry::Backoff)), FIRST_PAUSE * 2);
+        assert_eq!(pause(&mut failures, &error(Retry::After(Duration::from_secs(7)))), Duration::from_secs(7));
+    }
+
+    #[test]
+    fn kinds_that_could_not_be_asked_for_are_those_that_are_watched() {
+        let scope = |name: &str| Scope { kind: Arc::new(kind("", name)), namespace: None };
+        let tracked = [scope("Pod"), scope("Secret")];
+        let outage = Error::new(ErrorKind::Unavailable, WATCH, "away");
+        for (found, is_same) in [
+            (Err(outage), true),
+            (Ok(tracked.to_vec()), true),
+            (Ok(vec![scope("Pod")]), false),
+            (Ok(vec![scope("Pod"), scope("Secret"), scope("Thing")]), false),
+            (Ok(vec![]), false),
+        ] {
+            assert_eq!(is_current(found, tracked.iter()), is_same);
+        }
     }
 }

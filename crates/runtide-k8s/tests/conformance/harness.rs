@@ -219,8 +219,8 @@ impl KubeHarness {
         let proxy = Proxy::start(Socket::Tcp(([127, 0, 0, 1], 0).into()), Socket::Tcp(server.address)).await;
         let proxy = proxy.map_err(|error| broken(format!("the proxy: {error}")))?;
         let labels = json!({ LABEL: namespace });
+        server.make_namespace(&namespace, labels.clone()).await.map_err(broken)?;
         let body = json!({ "metadata": { "name": namespace, "labels": labels } });
-        server.ask("POST", "/api/v1/namespaces", &body).await.map_err(broken)?;
         server.ask("POST", "/api/v1/nodes", &body).await.map_err(broken)?;
         let node = Arc::new(Node {
             server,

@@ -44,6 +44,15 @@ pub(crate) async fn serving<F: Future<Output = ()> + Send>(
     pods: impl Fn() -> Vec<Value> + Send + Copy + 'static,
     serve: impl Fn(Peer, String) -> F + Send + Copy + 'static,
 ) -> KubeBackend {
+    KubeBackend::new(config_of(version, pods, serve).await).unwrap()
+}
+
+/// The configuration for a backend of such a server.
+pub(crate) async fn config_of<F: Future<Output = ()> + Send>(
+    version: &'static str,
+    pods: impl Fn() -> Vec<Value> + Send + Copy + 'static,
+    serve: impl Fn(Peer, String) -> F + Send + Copy + 'static,
+) -> Config {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -76,7 +85,7 @@ pub(crate) async fn serving<F: Future<Output = ()> + Send>(
             });
         }
     });
-    KubeBackend::new(Config::new(Access::new(format!("http://{address}")))).unwrap()
+    Config::new(Access::new(format!("http://{address}")))
 }
 
 async fn run(backend: &KubeBackend, options: ExecOptions) -> ExecSession {

@@ -17,12 +17,18 @@
 mod access;
 mod attach;
 mod exec;
+mod forward;
 mod listings;
 mod logs;
 mod managers;
 mod real;
+mod real_forward;
+mod real_resume;
+mod real_workloads;
 mod scripted;
 #[path = "../conformance/server.rs"]
 mod server;
 mod stats;
+mod store;
 mod watch;
+mod workloads;

@@ -15,10 +15,10 @@ use crate::{
     server::Server,
 };
 
-const LABEL: &str = "runtide.test";
+pub(crate) const LABEL: &str = "runtide.test";
 
 /// The values of variables of the testbed; `None` where one is not set, and the test is skipped.
-fn testbed<const N: usize>(names: [&str; N]) -> Option<[PathBuf; N]> {
+pub(crate) fn testbed<const N: usize>(names: [&str; N]) -> Option<[PathBuf; N]> {
     match names.iter().find(|name| std::env::var_os(name).is_none()) {
         Some(name) => {
             skip("it", "k8s", format!("{name} is not set: cargo xtask testbed up k8s"));
@@ -29,7 +29,7 @@ fn testbed<const N: usize>(names: [&str; N]) -> Option<[PathBuf; N]> {
 }
 
 /// The access of a kubeconfig of the testbed, which is JSON with one cluster and one user.
-fn access(kubeconfig: &Path) -> Access {
+pub(crate) fn access(kubeconfig: &Path) -> Access {
     let text = std::fs::read_to_string(kubeconfig).unwrap();
     let config: Value = serde_json::from_str(&text).unwrap();
     let cluster = &config["clusters"][0]["cluster"];
@@ -45,37 +45,52 @@ fn access(kubeconfig: &Path) -> Access {
     access
 }
 
-fn backend(access: Access) -> KubeBackend {
+pub(crate) fn backend(access: Access) -> KubeBackend {
     // A busy machine's node takes its time to end a pod.
     KubeBackend::new(Config::new(access).with_deadline(Duration::from_secs(180))).unwrap()
 }
 
 /// A namespace of a test, which is removed at its end.
-struct Space {
+pub(crate) struct Space {
     server: Server,
     name: String,
     _turn: Turn,
 }
 
 impl Space {
-    async fn new(kubeconfig: &Path, name: Option<&str>) -> Self {
-        let turn = Turn::shared("k8s").await.unwrap();
+    pub(crate) async fn new(kubeconfig: &Path, name: Option<&str>) -> Self {
+        Self::with(Turn::shared("k8s").await.unwrap(), kubeconfig, name).await
+    }
+
+    /// For a test that kills the server.
+    pub(crate) async fn alone(kubeconfig: &Path) -> Self {
+        Self::with(Turn::on("k8s").await.unwrap(), kubeconfig, None).await
+    }
+
+    async fn with(turn: Turn, kubeconfig: &Path, name: Option<&str>) -> Self {
         let server = Server::of(kubeconfig).unwrap();
         let nanos = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos();
         let own = format!("it{:x}", nanos & 0xff_ffff_ffff);
         if name.is_none() {
-            let body = json!({ "metadata": { "name": own, "labels": { LABEL: own } } });
-            server.ask("POST", "/api/v1/namespaces", &body).await.unwrap();
+            server.make_namespace(&own, json!({ LABEL: own })).await.unwrap();
         }
         Self { server, name: name.map_or(own, str::to_owned), _turn: turn }
     }
 
-    fn pods(&self) -> String {
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn pods(&self) -> String {
         format!("/api/v1/namespaces/{}/pods", self.name)
     }
 
     /// A pod that runs this script on the real node, or, without a script, none yet.
-    async fn pod(&self, name: &str, restart: &str, script: Option<&str>) -> InstanceId {
+    pub(crate) async fn pod(&self, name: &str, restart: &str, script: Option<&str>) -> InstanceId {
         self.pod_made_with(name, restart, script, json!({})).await
     }
 
@@ -103,7 +118,7 @@ impl Space {
         }
     }
 
-    async fn clear(self) {
+    pub(crate) async fn clear(self) {
         let pods = format!("{}?labelSelector={LABEL}", self.pods());
         let _ = self.server.try_ask("DELETE", &pods, &json!({ "gracePeriodSeconds": 0 })).await;
         if self.name.starts_with("it") {
@@ -230,7 +245,13 @@ async fn a_run_that_was_started_again_has_its_output_followed_and_kept_until_the
         lines.push(String::from_utf8(line.bytes.to_vec()).unwrap());
     }
     assert_eq!(lines, ["begin\n", "end\n", "begin\n", "end\n"]);
-    let previous = cluster.logs_of_previous_run(&id, LogOptions::default()).await.unwrap();
+    // The node knows of an earlier run once it has reported its end.
+    let previous = loop {
+        match cluster.logs_of_previous_run(&id, LogOptions::default()).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => tokio::time::sleep(Duration::from_millis(100)).await,
+            previous => break previous.unwrap(),
+        }
+    };
     assert_eq!(text(previous).await, b"begin\nend\n");
     let removed = cluster.lifecycle().unwrap().remove(&id, RemoveOptions::default().with_kill()).await.unwrap();
     assert_eq!(removed, Effect::Changed);
@@ -278,7 +299,7 @@ async fn a_process_has_its_code_its_terminal_and_no_input_that_could_not_end() {
     space.clear().await;
 }
 
-async fn runs(cluster: &KubeBackend, id: &InstanceId) {
+pub(crate) async fn runs(cluster: &KubeBackend, id: &InstanceId) {
     while cluster.inspect(id).await.unwrap().state != runtide_core::InstanceState::Running {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -303,6 +303,42 @@ async fn a_cluster_that_was_installed_again_is_not_resumed_from() {
 }
 
 #[tokio::test]
+async fn a_server_that_has_just_started_is_asked_again_of_which_cluster_it_is() {
+    // It schedules no requests yet, and so names no object by which it does; or has yet to read the rights of its users.
+    for by_schema in [true, false] {
+        let restarted = Arc::new(AtomicUsize::new(0));
+        let asked = Arc::clone(&restarted);
+        let server = Server::new(move |request| {
+            let is_starting = || asked.load(Ordering::SeqCst) > 0 && asked.fetch_add(1, Ordering::SeqCst) < 3;
+            if request.is_watch() {
+                return Reply::Stream(vec![line(&bookmark("r11")), Part::Wait(Arc::new(Notify::new()))]);
+            }
+            if request.path == "/api/v1/namespaces/kube-system" {
+                return if is_starting() {
+                    Reply::refusal(403, "Forbidden")
+                } else {
+                    Reply::ok(&json!({"metadata": {"uid": "cluster-1"}}))
+                };
+            }
+            let headers = if !by_schema || is_starting() { "" } else { CLUSTER };
+            Reply::Whole(200, headers, list("r10", "", &[]).to_string())
+        })
+        .await;
+        let backend = server.backend();
+        let mut stream = backend.watch(bookmarked()).await.unwrap();
+        let cursor = positioned(&mut stream, &mut InstanceTable::default()).await;
+        drop(stream);
+        restarted.store(1, Ordering::SeqCst);
+        let backend = server.backend();
+        let options = WatchOptions::default().with_from(cursor).with_known(InstanceTable::default());
+        let mut stream = backend.watch(options).await.unwrap();
+        let seen = until(&mut stream, |kind| matches!(kind, RuntimeEventKind::CaughtUp) || is_synced(kind)).await;
+        assert_eq!(names(&seen), ["backend_reconnected", "caught_up"], "{by_schema}");
+        assert!(restarted.load(Ordering::SeqCst) > 3);
+    }
+}
+
+#[tokio::test]
 async fn a_namespace_whose_right_is_withdrawn_is_partial_and_removes_nothing() {
     let withdraw = Arc::new(Notify::new());
     let wait = Arc::clone(&withdraw);

@@ -208,12 +208,17 @@ impl PodmanHarness {
 
     async fn inspect(&self, id: &str) -> Result<Option<Value>, String> {
         let path = format!("/containers/{id}/json");
-        let answer = self.daemon.try_ask("GET", &path, &Value::Null).await?;
-        match answer.status {
-            404 => Ok(None),
-            200 => answer.json().map(Some),
-            status => Err(format!("GET {path}: {status} {}", answer.text())),
+        for _ in 0..100 {
+            let answer = self.daemon.try_ask("GET", &path, &Value::Null).await?;
+            match answer.status {
+                404 => return Ok(None),
+                200 => return answer.json().map(Some),
+                // Its process ended meanwhile (trap P17).
+                500 if answer.text().contains("no such process") => tokio::time::sleep(Duration::from_millis(50)).await,
+                status => return Err(format!("GET {path}: {status} {}", answer.text())),
+            }
         }
+        Err(format!("GET {path}: Podman looks for a process that is gone"))
     }
 
     /// By inspection: Podman's own wait answers 0 where it failed.

@@ -140,3 +140,18 @@ async fn a_container_that_cannot_be_inspected_can_be_removed_by_its_whole_id() {
     }
     assert_eq!(count(&service, "DELETE "), 1);
 }
+
+#[tokio::test]
+async fn an_inspection_during_which_the_process_ended_is_made_again() {
+    let asked = AtomicUsize::new(0);
+    let service = Service::new(PODMAN, move |request| match request {
+        "GET /containers/a1/json" if asked.fetch_add(1, Ordering::SeqCst) < 2 => {
+            let text = "read /proc/8799/cgroup: no such process";
+            Reply::Whole(500, format!(r#"{{"cause":"no such process","message":"{text}","response":500}}"#))
+        }
+        "GET /containers/a1/json" => inspection("exited", 1),
+        other => panic!("{other}"),
+    });
+    let seen = service.backend().inspect(&InstanceId::from("a1")).await.unwrap();
+    assert_eq!((seen.state, count(&service, "GET /containers/a1/json")), (InstanceState::Stopped, 3));
+}

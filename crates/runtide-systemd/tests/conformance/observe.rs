@@ -23,9 +23,11 @@ pub(crate) struct Observer {
     reading: JoinHandle<()>,
 }
 
-/// The observed state of one unit.
+/// The observed state of one unit. Its runs are remembered after it was unloaded: a manager that reloads unloads every unit, and reports the
+/// last run of each again.
 #[derive(Default)]
 struct Seen {
+    is_loaded: bool,
     service: Properties,
     begun: Option<String>,
     ended: Option<String>,
@@ -127,10 +129,13 @@ fn facts_of(message: &zbus::Message, prefix: &str, seen: &mut HashMap<String, Se
     match header.member().map(zbus::names::MemberName::as_str) {
         Some("UnitRemoved") => {
             let Ok((unit, _)) = body.deserialize::<(String, zbus::OwnedObjectPath)>() else { return Vec::new() };
-            if !unit.starts_with(prefix) || seen.remove(&unit).is_none() {
-                return Vec::new();
-            }
-            vec![Fact { id: InstanceId::from(unit), what: Happened::Removed }]
+            let Some(known) = seen.get_mut(&unit).filter(|known| known.is_loaded) else { return Vec::new() };
+            known.is_loaded = false;
+            let fact = |what| Fact { id: InstanceId::from(unit.clone()), what };
+            // A unit that is unloaded right after its end has no other signal of it.
+            let has_ended = known.begun != known.ended;
+            let end = has_ended.then(|| fact(Happened::Stopped { exit: None }));
+            end.into_iter().chain([fact(Happened::Removed)]).collect()
         }
         Some("PropertiesChanged") => {
             let Ok((interface, values, _)) = body.deserialize::<(String, Properties, Vec<String>)>() else {
@@ -142,6 +147,7 @@ fn facts_of(message: &zbus::Message, prefix: &str, seen: &mut HashMap<String, Se
                 return Vec::new();
             }
             let known = seen.entry(unit.clone()).or_default();
+            known.is_loaded = true;
             if interface.ends_with(".Service") {
                 known.service = values;
                 return Vec::new();

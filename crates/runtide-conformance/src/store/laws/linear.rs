@@ -63,6 +63,8 @@ struct Record {
     bodies: AtomicU64,
     calls: Mutex<Vec<(usize, Call<Op>)>>,
     listings: Mutex<Vec<Listing>>,
+    /// Writes that had no effect, by what they were told: shown where one had.
+    failed: Mutex<Vec<(usize, String)>>,
 }
 
 impl Record {
@@ -348,6 +350,12 @@ impl Client {
         lock(&self.record.calls).push((key, Call { invoked, returned, op }));
     }
 
+    fn add_failure<T>(&self, key: usize, invoked: u64, result: &runtide_core::Result<T>) {
+        if let Err(error) = result {
+            lock(&self.record.failed).push((key, format!("from {invoked}: {error}")));
+        }
+    }
+
     /// Reads the resource. Returns its state if the call worked.
     async fn get(&mut self, key: usize) -> Held<Option<Option<(Body, u64)>>> {
         let reference = self.record.reference(key);
@@ -381,6 +389,7 @@ impl Client {
         let invoked = self.record.tick();
         let call = self.hand.store.apply(&reference, document, precondition);
         let applied = self.hand.ends("apply", call).await?;
+        self.add_failure(key, invoked, &applied);
         let gave = match self.ended(applied)? {
             Ended::Done(applied) => Gave::Done((applied.outcome, applied.revision.0)),
             Ended::Conflict(actual) => Gave::Conflict(actual),
@@ -396,6 +405,7 @@ impl Client {
         let reference = self.record.reference(key);
         let invoked = self.record.tick();
         let gone = self.hand.ends("delete", self.hand.store.delete(&reference, precondition)).await?;
+        self.add_failure(key, invoked, &gone);
         let gave = match self.ended(gone)? {
             Ended::Done(gone) => Gave::Done(gone.map(|revision| revision.0)),
             Ended::Conflict(actual) => Gave::Conflict(actual),
@@ -541,13 +551,15 @@ impl Received {
         let mut received = Self { resets: Vec::new(), changes: BTreeMap::new() };
         let mut block = false;
         let mut position = 0;
-        for event in events.iter().take_while(|event| event.revision() < end) {
+        for event in events {
             match event {
+                // Also one from after the end: its watcher may have been away until then.
                 StoreEvent::Reset { revision, .. } => {
                     received.resets.push((position, revision.0));
                     block = true;
                     position = revision.0;
                 }
+                _ if event.revision() >= end => break,
                 StoreEvent::Bookmark { .. } => block = false,
                 _ if block => {}
                 event => {
@@ -571,6 +583,17 @@ impl Received {
         Ok(received)
     }
 
+    /// The reports of a resource around a revision, and the resets.
+    fn around(&self, resource: &ResourceRef, revision: u64) -> String {
+        let of_it = |range: &(u64, &Option<Body>)| format!("{} {:?}", range.0, range.1);
+        let changes = self.changes.iter().filter(|(_, (named, _))| named == resource);
+        let mut near: Vec<_> = changes.map(|(at, (_, body))| (*at, body)).collect();
+        near.sort_by_key(|(at, _)| at.abs_diff(revision));
+        near.truncate(SHOWN / 2);
+        let near: Vec<_> = near.iter().map(of_it).collect();
+        format!("of the resource: {}; resets: {:?}", near.join(", "), self.resets)
+    }
+
     /// Asserts that the watcher received every acknowledged write, and no write that no client made.
     fn has_all(&self, hand: &Hand, record: &Record, calls: &[(usize, Call<Op>)], during: Option<Disturbance>) -> Held {
         let disturbed = disturbed_by(during);
@@ -588,12 +611,28 @@ impl Received {
             let reset = self.resets.iter().any(|(from, to)| *from < revision && revision <= *to);
             let found = received.remove(&revision);
             let fine = found.as_ref().map_or(reset, |found| *found == (record.reference(*key), body));
-            hand.ensure(fine, format!("a watcher to receive {call:?}{disturbed}"), format!("{found:?}"))?;
+            if !fine {
+                let missing = format!("{found:?}; {}", self.around(&record.reference(*key), revision));
+                return Err(hand.broken(format!("a watcher to receive {call:?}{disturbed}"), missing));
+            }
         }
         for (revision, (named, body)) in received.into_iter().filter(|(_, (named, _))| !record.is_foreign(named)) {
             let fine = unknown.iter().any(|(key, wrote)| record.reference(*key) == named && *wrote == body);
             let expected = format!("a watcher to receive writes only{disturbed}");
-            hand.ensure(fine, expected, format!("{named} at {revision}, body {body:?}"))?;
+            let wrote = |(key, call): &&(usize, Call<Op>)| match call.op {
+                Op::Apply(wrote, ..) => Some(wrote) == body,
+                Op::Delete(..) => body.is_none() && record.reference(*key) == named,
+                Op::Get(_) => false,
+            };
+            let told: Vec<_> = calls.iter().filter(wrote).map(|(_, call)| call).collect();
+            let failed = lock(&record.failed);
+            let failed: Vec<_> = failed.iter().filter(|(key, _)| record.reference(*key) == named).collect();
+            let found = || {
+                let around = self.around(&named, revision);
+                format!("{named} at {revision}, body {body:?}, of {told:?}; {around}; failed: {failed:#?}")
+            };
+            let found = if fine { String::new() } else { found() };
+            hand.ensure(fine, expected, found)?;
         }
         Ok(())
     }
