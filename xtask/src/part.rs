@@ -10,7 +10,7 @@ const MEETS: [(&str, &[&str]); 6] = [
     ("runtide-etcd", &["etcd"]),
     ("runtide-systemd", &["systemd", "systemd2", "systemd-user"]),
     ("runtide-k8s", &["k8s", "k8s-node", "k8s-fake", "k8s-libs"]),
-    ("runtide-examples-tests", &["docker", "systemd"]),
+    ("runtide-examples-tests", &["docker", "systemd", "k8s", "k8s-node"]),
 ];
 
 /// A package, and the one that has its tests.
@@ -120,6 +120,8 @@ mod tests {
         assert!(part(&["docker"]).unwrap().meets("docker") && !part(&["docker"]).unwrap().meets("systemd"));
         assert!(!part(&["core"]).unwrap().meets("docker"));
         assert!(Part::Everything.meets("etcd"));
-        assert!(part(&["examples"]).unwrap().meets("systemd"), "its tests are a package of their own");
+        let examples = part(&["examples"]).unwrap();
+        assert!(examples.meets("systemd") && examples.meets("k8s-node"), "its tests are a package of their own");
+        assert!(!examples.has("runtide-k8s"), "no run of the examples alone builds Kubernetes, unless it is required");
     }
 }

@@ -134,9 +134,10 @@ fn empty_reports() -> Outcome<PathBuf> {
 /// Starts the daemons that the tests of this part need.
 fn set(arguments: &Arguments, part: &Part) -> Outcome<Stage> {
     let mut stage = Stage::empty(arguments.daemons)?;
-    // Kubernetes is built from source: a run of everything starts it where it must be met, or for the matrix.
+    // Kubernetes is built from source: it is started where its crate is named, where it must be met, and for the matrix.
     let is_required = list(&env::var("RUNTIDE_REQUIRE_REAL").unwrap_or_default()).contains(&"k8s".to_owned());
-    let has_k8s = !part.is_everything() || arguments.matrix || is_required;
+    let is_named = !part.is_everything() && part.has("runtide-k8s");
+    let has_k8s = is_named || arguments.matrix || is_required;
     let meets = |daemon: &str| part.meets(daemon) && (has_k8s || backend(daemon) != "k8s");
     // Minutes of one core, once per machine, while everything else is built.
     for daemon in testbed::BUILT.into_iter().filter(|daemon| meets(daemon)) {

@@ -75,8 +75,26 @@ impl Ended {
 /// # Panics
 /// If the law is broken, or cannot be tested though it should, or the report cannot be written.
 #[track_caller]
-#[expect(clippy::panic, reason = "it is the body of a test")]
 pub fn test<L, H, F>(law: L, clock: Clock, start: impl FnOnce() -> F, as_harness: fn(&H) -> &L::Harness) -> Option<Kept>
+where
+    L: LawSet,
+    F: Future<Output = Result<H, Absent>>,
+{
+    test_by_law(law, clock, |_| start(), as_harness)
+}
+
+/// As [`test()`]; the harness is started for this law.
+///
+/// # Panics
+/// As [`test()`].
+#[track_caller]
+#[expect(clippy::panic, reason = "it is the body of a test")]
+pub fn test_by_law<L, H, F>(
+    law: L,
+    clock: Clock,
+    start: impl FnOnce(L) -> F,
+    as_harness: fn(&H) -> &L::Harness,
+) -> Option<Kept>
 where
     L: LawSet,
     F: Future<Output = Result<H, Absent>>,
@@ -84,7 +102,7 @@ where
     // Another law's tokio runtime, built at the same time, would count as a leak.
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = (L::ALONE && clock == Clock::Real).then(|| lock(&ALONE));
-    let Run { line, kept } = match block_on(clock, run(law, clock, start, as_harness)) {
+    let Run { line, kept } = match block_on(clock, run(law, clock, || start(law), as_harness)) {
         Ok(run) => run,
         Err(error) => panic!("{law} cannot be run: {error}"),
     };

@@ -2,8 +2,8 @@
 //! it.
 //!
 //! For the laws of the watch the harness is the node: it binds its pods to one that it makes, and reports their states as a kubelet does.
-//! For those of the managers the pods run on the testbed's real one, `RUNTIDE_TEST_K8S_NODE`. Without the kubeconfig each law reports itself as skipped; with `RUNTIDE_REQUIRE_REAL=k8s` that is a failure. One law runs at a time, with any number of
-//! test threads.
+//! For those of the managers the pods run on the testbed's real one, `RUNTIDE_TEST_K8S_NODE`. Without the kubeconfig each law reports itself
+//! as skipped; with `RUNTIDE_REQUIRE_REAL=k8s` that is a failure. One law runs at a time, with any number of test threads.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

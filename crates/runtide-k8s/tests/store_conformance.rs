@@ -60,7 +60,8 @@ struct Cluster {
     testbed: Option<Testbed>,
     /// The testbed's verbs that end the disturbance of the server.
     ends: Mutex<&'static [&'static str]>,
-    /// One test at a time: some of them kill the server.
+    /// Exclusive, or shared with laws that leave the server alone as well.
+    is_exclusive: bool,
     _turn: Turn,
 }
 
@@ -101,11 +102,17 @@ async fn declare(server: &Server) -> Result<(), String> {
     Err("the kind is not served".to_owned())
 }
 
-async fn start() -> Result<Cluster, Absent> {
+/// `true` if the law kills the server, pauses it, or drops its history, which other laws' watches would feel.
+fn takes_the_server_away(law: StoreLaw) -> bool {
+    matches!(law, StoreLaw::S6 | StoreLaw::S9 | StoreLaw::S12)
+}
+
+async fn start(law: StoreLaw) -> Result<Cluster, Absent> {
     let Some(kubeconfig) = std::env::var_os("RUNTIDE_TEST_K8S") else {
         return Err(Absent::unset(NAME, "RUNTIDE_TEST_K8S is not set: cargo xtask testbed up k8s"));
     };
-    let turn = Turn::on(NAME).await.map_err(|error| broken(format!("the lock: {error}")))?;
+    let turn = if takes_the_server_away(law) { Turn::on(NAME).await } else { Turn::shared(NAME).await };
+    let turn = turn.map_err(|error| broken(format!("the lock: {error}")))?;
     let path = Path::new(&kubeconfig);
     let server = Server::of(path).map_err(|error| broken(format!("{}: {error}", path.display())))?;
     let version = server.ask("GET", "/version", &Value::Null).await.map_err(broken)?;
@@ -122,6 +129,7 @@ async fn start() -> Result<Cluster, Absent> {
         version: version["gitVersion"].as_str().map(str::to_owned),
         testbed: Testbed::of(NAME),
         ends: Mutex::new(&[]),
+        is_exclusive: takes_the_server_away(law),
         _turn: turn,
     };
     for namespace in [cluster.namespace.clone(), cluster.foreign_namespace()] {
@@ -137,6 +145,9 @@ impl Cluster {
     }
 
     async fn testbed(&self, verbs: &[&str]) -> Done<()> {
+        if !self.is_exclusive {
+            return Err(Obstacle::failed("this law shares the server, and may not take it away"));
+        }
         let testbed = self.testbed.as_ref().ok_or_else(|| Obstacle::unsupported("RUNTIDE_TESTBED is not set"))?;
         testbed.run(verbs).await.map_err(Obstacle::Failed)
     }
@@ -231,7 +242,7 @@ impl StoreHarness for Cluster {
     }
 }
 
-runtide_conformance::store_suite!(start);
+runtide_conformance::store_suite!(by_law, start);
 
 #[test]
 fn only_pinned_laws_are_skipped() {

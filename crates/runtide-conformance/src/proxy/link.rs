@@ -1,6 +1,9 @@
 //! One connection through the proxy.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -217,8 +220,12 @@ impl Link {
                 (!written || self.answered > most).then_some(End::Close)
             }
             Some(Action::Replace(from, to)) => {
-                let replaced = replace(&mut self.held, bytes, &from, &to);
-                client.write_all(&replaced).await.is_err().then_some(End::Reset)
+                let (replaced, times) = replace(&mut self.held, bytes, &from, &to);
+                let written = client.write_all(&replaced).await.is_ok() && client.flush().await.is_ok();
+                if written {
+                    self.shared.replaced.fetch_add(times, Ordering::Release);
+                }
+                (!written).then_some(End::Reset)
             }
             _ => {
                 let mut held = std::mem::take(&mut self.held);
@@ -253,18 +260,20 @@ fn is_http(line: &str) -> bool {
     is_method && rest.contains(" HTTP/1.")
 }
 
-/// Replaces in a stream that comes in pieces. A possible beginning of a match is held back until the next piece.
-pub(super) fn replace(held: &mut Vec<u8>, bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+/// Replaces in a stream that comes in pieces, and counts how many times. A possible beginning of a match is held back until the next piece.
+pub(super) fn replace(held: &mut Vec<u8>, bytes: &[u8], from: &[u8], to: &[u8]) -> (Vec<u8>, u64) {
     let mut text = std::mem::take(held);
     text.extend_from_slice(bytes);
     if from.is_empty() || from.len() != to.len() {
-        return text;
+        return (text, 0);
     }
+    let mut times = 0;
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_slice();
     while let Some((first, tail)) = rest.split_first() {
         if rest.starts_with(from) {
             out.extend_from_slice(to);
+            times += 1;
             rest = rest.get(from.len()..).unwrap_or_default();
         } else if from.starts_with(rest) {
             *held = rest.to_vec();
@@ -274,5 +283,5 @@ pub(super) fn replace(held: &mut Vec<u8>, bytes: &[u8], from: &[u8], to: &[u8]) 
             rest = tail;
         }
     }
-    out
+    (out, times)
 }

@@ -125,6 +125,8 @@ struct Shared {
     live: Mutex<BTreeMap<u64, Live>>,
     newest: AtomicU64,
     dials: Mutex<Vec<Instant>>,
+    /// Replacements that were passed on.
+    replaced: AtomicU64,
     /// Connections that were accepted, and whose dial found nothing that listens at the target.
     unserved: mpsc::UnboundedSender<Box<dyn Socket>>,
 }
@@ -159,6 +161,7 @@ impl Proxy {
             live: Mutex::default(),
             newest: AtomicU64::new(0),
             dials: Mutex::default(),
+            replaced: AtomicU64::new(0),
             unserved,
         });
         let accepting = tokio::spawn(run(listener, endpoint.clone(), closing, Arc::clone(&shared)));
@@ -205,6 +208,11 @@ impl Proxy {
     /// The first line of the request under way on each connection; empty where none came yet.
     pub fn requests(&self) -> Vec<String> {
         lock(&self.shared.live).values().map(|live| live.request.clone()).collect()
+    }
+
+    /// How many times [`Action::Replace`] has replaced its bytes so far, in answers that the clients' sockets took.
+    pub fn replaced(&self) -> u64 {
+        self.shared.replaced.load(Ordering::Acquire)
     }
 
     /// Times of the dials that were accepted, oldest first.

@@ -264,14 +264,17 @@ async fn requests_of_any_line_protocol_are_recognized() {
 }
 
 #[test]
-fn replacing_finds_a_match_that_is_split_over_pieces() {
+fn replacing_finds_and_counts_a_match_that_is_split_over_pieces() {
     let mut held = Vec::new();
     let mut out = Vec::new();
+    let mut times = 0;
     for piece in ["a b", "ad", " bad b", "a", "dly"] {
-        out.extend(link::replace(&mut held, piece.as_bytes(), b"bad", b"BAD"));
+        let (passed, found) = link::replace(&mut held, piece.as_bytes(), b"bad", b"BAD");
+        out.extend(passed);
+        times += found;
     }
     out.extend(held);
-    assert_eq!(String::from_utf8(out).unwrap(), "a BAD BAD BADly");
+    assert_eq!((String::from_utf8(out).unwrap().as_str(), times), ("a BAD BAD BADly", 3));
 }
 
 #[cfg(unix)]

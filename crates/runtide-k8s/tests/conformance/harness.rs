@@ -476,13 +476,20 @@ impl Harness for KubeHarness {
 
     async fn say_unknown(&self, id: &InstanceId) -> Done<()> {
         let (from, to) = ("\"type\":\"MODIFIED\"", "\"type\":\"TILTEDLY\"");
+        let before = self.proxy.replaced();
         self.proxy.add(Rule::all(Action::Replace(from.as_bytes().to_vec(), to.as_bytes().to_vec())));
         let path = self.node.path(&self.node.pod(id)?.name);
         let note = json!({ "metadata": { "annotations": { "note": now() } } });
         let said = self.node.server.ask("PATCH", &path, &note).await;
-        tokio::time::sleep(Duration::from_millis(800)).await;
+        let passed = async {
+            while self.proxy.replaced() == before {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let passed = tokio::time::timeout(self.timing().timeout, passed).await;
         self.proxy.heal();
-        done(said.map(drop))
+        done(said)?;
+        passed.map_err(|_| Obstacle::failed("the watch does not report the change"))
     }
 
     async fn truth(&self) -> Done<Vec<Instance>> {

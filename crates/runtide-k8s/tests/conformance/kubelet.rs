@@ -15,6 +15,8 @@ const NO_SCHEDULER: &str = "runtide-conformance";
 /// An argument by which the main process of a container is found.
 const MAIN: &str = "runtide-conformance-main";
 const LIMIT: Duration = Duration::from_secs(120);
+/// Seconds between the signals of a removal: the fewest that a kubelet gives.
+const GRACE: u32 = 2;
 
 /// The node, and the image that it has.
 #[derive(Clone, Debug)]
@@ -35,7 +37,10 @@ impl Kubelet {
     pub(crate) fn spec(&self, work: &Workload) -> Done<Value> {
         let script = match work {
             Workload::Idle => "trap '' HUP; trap 'exit 0' TERM INT; sleep 100000 & wait".to_owned(),
-            Workload::Exit { after, code } => format!("sleep {}; exit {code}", after.as_secs_f64()),
+            // The first process of a container ends by a signal only if it handles it.
+            Workload::Exit { after, code } => {
+                format!("trap 'exit 143' TERM; sleep {} & wait; exit {code}", after.as_secs_f64())
+            }
             Workload::Oom => "tail /dev/zero".to_owned(),
             Workload::Print { bytes } => printing(*bytes, "print o & print e >&2; wait"),
             other => return Err(Obstacle::unsupported(format!("{other:?}"))),
@@ -43,7 +48,7 @@ impl Kubelet {
         let limits = if *work == Workload::Oom { json!({ "memory": "24Mi" }) } else { json!({}) };
         Ok(json!({
             "schedulerName": NO_SCHEDULER, "restartPolicy": "Never",
-            "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 5,
+            "automountServiceAccountToken": false, "terminationGracePeriodSeconds": GRACE,
             "containers": [{
                 "name": "main", "image": self.image, "imagePullPolicy": "Never",
                 "command": ["sh", "-c", script, MAIN], "resources": { "limits": limits },
