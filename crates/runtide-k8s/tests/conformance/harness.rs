@@ -479,7 +479,9 @@ impl Harness for KubeHarness {
         let before = self.proxy.replaced();
         self.proxy.add(Rule::all(Action::Replace(from.as_bytes().to_vec(), to.as_bytes().to_vec())));
         let path = self.node.path(&self.node.pod(id)?.name);
-        let note = json!({ "metadata": { "annotations": { "note": now() } } });
+        // Another one each time: an equal note is no change.
+        let nanos = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
+        let note = json!({ "metadata": { "annotations": { "note": nanos.to_string() } } });
         let said = self.node.server.ask("PATCH", &path, &note).await;
         let passed = async {
             while self.proxy.replaced() == before {
