@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::network::{Network, Owner};
+use super::network::{self, Network, Owner};
 use super::places;
 use crate::failure::{Doing, Failure, Outcome};
 
@@ -78,7 +78,9 @@ impl Before {
         let now = Self { folder: folder.to_owned(), network: Network::now()?, absent, ..Self::unknown(owner) };
         let text = serde_json::to_string_pretty(&now.since(Self::others(folder)))
             .doing("cannot write down how the machine is")?;
-        fs::write(file, text).doing(format_args!("cannot write {}", file.display()))
+        fs::write(file, text).doing(format_args!("cannot write {}", file.display()))?;
+        network::pass_bridged();
+        Ok(())
     }
 
     /// Daemons of testbeds that run already have changed the machine: the earlier state is in their records.
