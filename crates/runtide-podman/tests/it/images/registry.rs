@@ -108,8 +108,11 @@ async fn a_registry_with_a_password_is_open_to_those_who_have_it() {
     // The file that `podman login` writes is found.
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("auth.json");
+    // `--url`: without it the command makes a storage of its own in the machine's folders.
+    let service = std::env::var("RUNTIDE_TEST_PODMAN").unwrap();
     let login = tokio::process::Command::new("podman")
-        .args(["login", "--tls-verify=false", "--username", USER, "--password", &password, "--authfile"])
+        .args(["--url", &service, "login", "--tls-verify=false", "--username", USER])
+        .args(["--password", &password, "--authfile"])
         .arg(&file)
         .arg(&registry)
         .output()
