@@ -72,7 +72,7 @@ pub(crate) struct PodmanSource {
     replaying: Option<ResumeToken>,
     /// Signals to emit before any other.
     pending: VecDeque<SignalBody>,
-    /// Containers whose health was checked.
+    /// Containers whose health was checked; kept over the end of a stream, since the next one begins behind the message.
     checked: HashMap<InstanceId, Checked>,
     verdict: Pin<Box<Sleep>>,
     /// A stream to go on with, before any further message is read.
@@ -479,7 +479,6 @@ impl Source for PodmanSource {
 
     async fn open(&mut self, resume: Option<&ResumeToken>) -> Result<Opened> {
         (self.feed, self.poller, self.asking, self.placing) = (None, None, None, None);
-        self.checked.clear();
         self.recent.clear();
         self.unreadables.pass();
         self.pending.clear();

@@ -3,7 +3,8 @@
 use std::{net::IpAddr, num::NonZeroU16, time::Duration};
 
 use runtide_core::{
-    Address, Detail, Health, Labels, ListOptions, Port, Protocol, RuntimeEventKind as Kind, UnixSignal, WatchOptions,
+    Address, Detail, Health, Instance, InstanceId, Labels, ListOptions, Port, Protocol, RuntimeEventKind as Kind,
+    UnixSignal, WatchOptions,
 };
 
 use super::{backend, done, running};
@@ -140,7 +141,7 @@ pub async fn r22_every_visible_change(h: &dyn Harness) -> LawResult {
     ];
     let mut is_changed = false;
     for change in &changes {
-        let from = subscriber.events.len();
+        let (from, before) = (subscriber.events.len(), subscriber.get(&id).cloned());
         if done(&change.to_string(), h.change(&id, change).await, &mut without)?.is_none() {
             continue;
         }
@@ -149,8 +150,10 @@ pub async fn r22_every_visible_change(h: &dyn Harness) -> LawResult {
             let what = format!("an `Updated` in which `{field}` changed, after {change}");
             subscriber
                 .until(h, Law::R22, &what, |one| {
-                    one.events_of(&id, from)
-                        .any(|event| matches!(&event.kind, Kind::Updated { changed, .. } if changed.contains(field)))
+                    let is_updated = one
+                        .events_of(&id, from)
+                        .any(|event| matches!(&event.kind, Kind::Updated { changed, .. } if changed.contains(field)));
+                    is_updated || is_shown_by_a_resync(one, &id, from, before.as_deref(), field)
                 })
                 .await?;
         }
@@ -160,4 +163,17 @@ pub async fn r22_every_visible_change(h: &dyn Harness) -> LawResult {
         return Verdict::not_applicable("no visible change can be made");
     }
     Verdict::kept_without(without)
+}
+
+/// The watch lost its runtime at that moment, said so, and its resync shows another value of the field.
+fn is_shown_by_a_resync(
+    subscriber: &Subscriber,
+    id: &InstanceId,
+    from: usize,
+    before: Option<&Instance>,
+    field: &str,
+) -> bool {
+    let is_cut = subscriber.counts(from).contains_key("backend_disconnected") && subscriber.gaps(from).next().is_some();
+    let rows = before.zip(subscriber.get(id));
+    is_cut && rows.is_some_and(|(before, now)| before.differences(now).iter().any(|found| found.field == field))
 }

@@ -214,7 +214,7 @@ async fn a_process_whose_end_a_restarted_service_does_not_report_is_looked_for()
     let service = Service::new(PODMAN, move |request| {
         let is_events = request.starts_with("GET /events") && !request.contains("stream=false");
         if is_events && !restarted.swap(true, Ordering::SeqCst) {
-            return Reply::Ending(Arc::clone(&ending));
+            return Reply::Ending(Arc::clone(&ending), String::new());
         }
         inner.reply(request)
     });

@@ -186,6 +186,36 @@ async fn health_checks_that_follow_one_another_closely_do_not_postpone_the_inspe
 }
 
 #[tokio::test]
+async fn a_check_is_inspected_also_where_the_stream_ends_before_its_verdict() {
+    let check = message("a1", "health_status", 1_000, ALONE);
+    let (inspected, say, opened) = (Arc::new(Notify::new()), Arc::new(Notify::new()), AtomicUsize::new(0));
+    let (asked, said) = (Arc::clone(&inspected), Arc::clone(&say));
+    let service = Service::new(PODMAN, move |request| match request {
+        "GET /info" => Reply::ok(FILE),
+        _ if request.contains("stream=false") && opened.load(Ordering::SeqCst) < 2 => Reply::ok(""),
+        _ if request.contains("stream=false") => Reply::ok(check.clone()),
+        _ if request.starts_with("GET /events") => match opened.fetch_add(1, Ordering::SeqCst) {
+            0 => Reply::Ending(Arc::clone(&said), check.clone()),
+            _ => Reply::Open(Arc::new(Notify::new()), String::new()),
+        },
+        _ if request.starts_with("GET /containers/json") => {
+            if request.contains("filters") {
+                asked.notify_one();
+            }
+            Reply::ok(format!("[{}]", item("a1", "running")))
+        }
+        other => panic!("{other}"),
+    });
+    let backend = service.backend();
+    let reading = lines(&backend, &say, |_| false);
+    tokio::select! {
+        () = inspected.notified() => {}
+        seen = reading => panic!("{seen:#?}"),
+        () = tokio::time::sleep(Duration::from_secs(45)) => panic!("not inspected: {:?}", service.asked()),
+    }
+}
+
+#[tokio::test]
 async fn a_position_that_cannot_be_looked_up_in_time_costs_the_history_and_not_the_watch() {
     let first = message("a1", "start", 100, ALONE);
     let say = Arc::new(Notify::new());
@@ -198,7 +228,7 @@ async fn a_position_that_cannot_be_looked_up_in_time_costs_the_history_and_not_t
         },
         _ if request.starts_with("GET /events") => match opened.fetch_add(1, Ordering::SeqCst) {
             // It ends once the watch has begun.
-            0 => Reply::Ending(Arc::clone(&said)),
+            0 => Reply::Ending(Arc::clone(&said), String::new()),
             _ => Reply::Silent,
         },
         _ if request.starts_with("GET /containers/json") => Reply::ok(format!("[{}]", item("a1", "running"))),

@@ -29,8 +29,8 @@ pub(crate) enum Reply {
     Open(Arc<Notify>, String),
     /// A head, and these lines, each after this pause.
     Paced(Duration, Vec<String>),
-    /// A head, and the end once a test says so.
-    Ending(Arc<Notify>),
+    /// A head, and once a test says so, these lines and the end.
+    Ending(Arc<Notify>, String),
     /// Not even a head.
     Silent,
     /// The same; a test hears when the client gave the request up.
@@ -155,10 +155,13 @@ async fn serve(mut stream: UnixStream, headers: &str, answer: Arc<Answer>, log: 
                 let _until_it_goes = stream.read(&mut one).await.ok()?;
                 return None;
             }
-            Reply::Ending(said) => {
+            Reply::Ending(said, lines) => {
                 let text = format!("HTTP/1.1 200 OK\r\n{headers}Transfer-Encoding: chunked\r\n\r\n");
                 stream.write_all(text.as_bytes()).await.ok()?;
                 said.notified().await;
+                if !lines.is_empty() {
+                    stream.write_all(format!("{:x}\r\n{lines}\r\n", lines.len()).as_bytes()).await.ok()?;
+                }
                 stream.write_all(b"0\r\n\r\n").await.ok()?;
             }
             Reply::Hangup => return None,
