@@ -458,6 +458,8 @@ pub struct Timing {
     pub healthy_after: Duration,
     /// The silence limit with which backends are made for R10.
     pub max_silence: Duration,
+    /// The time in which a runtime that replays an outage tells that it has replayed all of it.
+    pub replay: Duration,
     /// The deadline with which backends are made for M6.
     pub deadline: Duration,
     /// Bytes on each output for M4.
@@ -473,6 +475,7 @@ impl Timing {
         max_backoff: Duration::from_secs(30),
         healthy_after: Duration::from_secs(60),
         max_silence: Duration::from_secs(30),
+        replay: Duration::ZERO,
         deadline: Duration::from_secs(10),
         output_bytes: 50_000_000,
     };
@@ -485,6 +488,7 @@ impl Timing {
         max_backoff: Duration::from_millis(500),
         healthy_after: Duration::from_secs(1),
         max_silence: Duration::from_secs(2),
+        replay: Duration::ZERO,
         deadline: Duration::from_secs(2),
         output_bytes: 50_000_000,
     };

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use http::{HeaderMap, Method, Request, StatusCode, header, response};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
 use runtide_core::{
-    BackendId, Error, ErrorKind, Result,
+    BackendId, Error, ErrorKind, Result, Retry,
     backend::{CallSite, Session, lock},
 };
 use serde::Deserialize;
@@ -29,6 +30,8 @@ use crate::{
 const LONGEST: usize = 256 << 20;
 /// Bytes of a refusal that are read.
 const LONGEST_REFUSAL: usize = 64 << 10;
+/// Pause before a server that has just started is asked again.
+const STARTING: Duration = Duration::from_millis(100);
 
 /// A server that answered.
 #[derive(Clone, Debug, Default)]
@@ -228,9 +231,30 @@ impl Client {
                 self.drop_connections();
                 continue;
             }
-            return Err(status::of_response(site, head.status, &head.headers, &text.unwrap_or_default()));
+            let refusal = status::of_response(site, head.status, &head.headers, &text.unwrap_or_default());
+            // A server that has just started does not have all of its paths, and says of those that there are none.
+            if status::is_no_such_path(&refusal) {
+                if self.is_starting(site, &link).await {
+                    let why = "the server has just started, and does not serve this yet";
+                    return Err(site.error(ErrorKind::Unavailable, why).with_retry(Retry::Poll(STARTING)));
+                }
+                // It may have been starting as it answered.
+                if attempt == 0 {
+                    continue;
+                }
+            }
+            return Err(refusal);
         }
         Err(site.error(ErrorKind::Unauthenticated, "the credentials were refused"))
+    }
+
+    /// The server says that it is not ready. One that says nothing of that, or not to this user, counts as ready.
+    async fn is_starting(&self, site: CallSite<'_>, link: &Link) -> bool {
+        let Ok(request) = Request::get("/readyz").body(Body::empty()) else { return false };
+        let asked = site.within(self.0.config.deadline, async {
+            link.requests.send(request).await.map_err(|error| status::of_transport(site, error))
+        });
+        asked.await.is_ok_and(|answer| answer.status().is_server_error())
     }
 
     async fn collect(&self, site: CallSite<'_>, body: Body, longest: usize) -> Result<Bytes> {

@@ -40,7 +40,7 @@ const REPLAY: Duration = Duration::from_secs(3);
 /// Pause before the question after the cluster is repeated.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
-/// Longest time for which a server that does not say of which cluster it is is asked again, and the pause in between.
+/// Longest time for which a server that does not say of which cluster it is is asked again, and the first pause in between, which doubles.
 const STARTS: Duration = Duration::from_secs(5);
 const STARTS_PAUSE: Duration = Duration::from_millis(100);
 
@@ -131,6 +131,7 @@ impl PodSource {
     /// and by which object it schedules their requests.
     async fn is_same(&mut self, cluster: &Cluster, namespace: &Namespace) -> Result<bool> {
         let end = Instant::now() + STARTS.min(self.client.config().deadline / 2);
+        let mut pause = STARTS_PAUSE;
         loop {
             let known = match cluster {
                 Cluster::Address(_) => return Ok(true),
@@ -145,7 +146,10 @@ impl PodSource {
             match known {
                 Some(is_same) => return Ok(is_same),
                 None if Instant::now() >= end => return Ok(false),
-                None => tokio::time::sleep(STARTS_PAUSE).await,
+                None => {
+                    tokio::time::sleep(pause).await;
+                    pause *= 2; // it may as well be one that denies for good
+                }
             }
         }
     }

@@ -132,6 +132,11 @@ pub(crate) fn of_response(site: CallSite<'_>, code: StatusCode, headers: &Header
     status.error(site, code.as_u16(), after.map(Duration::from_secs))
 }
 
+/// The server has no such path, which says nothing of an object: that answer has a reason.
+pub(crate) fn is_no_such_path(error: &Error) -> bool {
+    error.kind() == ErrorKind::NotFound && error.fact("reason").is_none()
+}
+
 /// The error for a server that could not be reached, or a connection that broke.
 pub(crate) fn of_transport(site: CallSite<'_>, error: kube::Error) -> Error {
     let error = match error {

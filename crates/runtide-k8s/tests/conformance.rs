@@ -17,6 +17,8 @@
 mod harness;
 #[path = "conformance/kubelet.rs"]
 mod kubelet;
+#[path = "conformance/name.rs"]
+mod name;
 #[path = "conformance/observe.rs"]
 mod observe;
 #[path = "conformance/server.rs"]

@@ -14,6 +14,8 @@
 
 #[path = "store/anything.rs"]
 mod anything;
+#[path = "conformance/name.rs"]
+mod name;
 #[path = "conformance/server.rs"]
 mod server;
 
@@ -36,11 +38,9 @@ use serde_json::{Value, json};
 
 use self::{
     anything::{Anything, GROUP, KIND, LARGEST, PLURAL, definition},
+    name::known_as,
     server::Server,
 };
-
-/// Name of the store in the report and in the testbed.
-const NAME: &str = "k8s";
 
 /// Laws that the API cannot keep.
 const SKIPS: &[(StoreLaw, &str)] = &[(
@@ -66,7 +66,7 @@ struct Cluster {
 }
 
 fn broken(reason: impl Into<String>) -> Absent {
-    Absent::broken(NAME, reason)
+    Absent::broken(known_as(), reason)
 }
 
 fn open(proxy: &Proxy, namespace: &str) -> Arc<dyn StoreBackend> {
@@ -109,9 +109,9 @@ fn takes_the_server_away(law: StoreLaw) -> bool {
 
 async fn start(law: StoreLaw) -> Result<Cluster, Absent> {
     let Some(kubeconfig) = std::env::var_os("RUNTIDE_TEST_K8S") else {
-        return Err(Absent::unset(NAME, "RUNTIDE_TEST_K8S is not set: cargo xtask testbed up k8s"));
+        return Err(Absent::unset(known_as(), "RUNTIDE_TEST_K8S is not set: cargo xtask testbed up k8s"));
     };
-    let turn = if takes_the_server_away(law) { Turn::on(NAME).await } else { Turn::shared(NAME).await };
+    let turn = if takes_the_server_away(law) { Turn::on(known_as()).await } else { Turn::shared(known_as()).await };
     let turn = turn.map_err(|error| broken(format!("the lock: {error}")))?;
     let path = Path::new(&kubeconfig);
     let server = Server::of(path).map_err(|error| broken(format!("{}: {error}", path.display())))?;
@@ -127,7 +127,7 @@ async fn start(law: StoreLaw) -> Result<Cluster, Absent> {
         ours,
         others,
         version: version["gitVersion"].as_str().map(str::to_owned),
-        testbed: Testbed::of(NAME),
+        testbed: Testbed::of(known_as()),
         ends: Mutex::new(&[]),
         is_exclusive: takes_the_server_away(law),
         _turn: turn,
@@ -156,7 +156,7 @@ impl Cluster {
 #[async_trait]
 impl StoreHarness for Cluster {
     fn name(&self) -> &'static str {
-        NAME
+        known_as()
     }
 
     fn is_real(&self) -> bool {

@@ -204,12 +204,13 @@ pub async fn r17_connect(h: &dyn Harness) -> LawResult {
 /// **R23 prompt return.** A watch is back within 0.3 s of the runtime's own return, after any number of outages in which nothing
 /// listened.
 ///
-/// On a real clock it has 2 s, for a loaded machine; a watch that backs off while nothing listens needs longer. The backend has the
+/// On a real clock it has 2 s, for a loaded machine, and the time of the runtime's replay; a watch that backs off while nothing listens needs longer. The backend has the
 /// driver's own options, since a shorter longest pause would hide that it grew. A backend that reports no edges may poll, and not
 /// notice the outage: then the law does not apply.
 pub async fn r23_prompt_return(h: &dyn Harness) -> LawResult {
     let is_virtual = h.timing().is_virtual;
     let (rounds, apart, limit) = if is_virtual { (6, 12_000, 300) } else { (2, 500, 2_000) };
+    let limit = Duration::from_millis(limit) + h.timing().replay;
     let backend = h.backend(&Tuning::default()).await?;
     let mut subscriber = Subscriber::live(h, &backend).await?;
     for _ in 0..rounds {
@@ -222,7 +223,7 @@ pub async fn r23_prompt_return(h: &dyn Harness) -> LawResult {
             return Verdict::not_applicable("the watch reported no outage while the runtime was away");
         }
         let is_back = |one: &Subscriber| one.checker.is_live() && one.counts(from).contains_key("backend_reconnected");
-        subscriber.until_within(Duration::from_millis(limit), Law::R23, "the watch to be back", is_back).await?;
+        subscriber.until_within(limit, Law::R23, "the watch to be back", is_back).await?;
     }
     subscriber.converge(h, Law::R23).await?;
     Verdict::kept()

@@ -27,12 +27,11 @@ use serde_json::{Value, json};
 
 use super::{
     kubelet::{Kubelet, LINE, printing},
+    name::known_as,
     observe::instance,
     server::Server,
 };
 
-/// Name of the backend in the report and in the testbed.
-const NAME: &str = "k8s";
 /// Label of every object of a test, so that it can be found after the test is gone.
 const LABEL: &str = "runtide.conformance";
 /// The backend's token, which no error may show. The server takes the certificate of the harness's own connection.
@@ -79,7 +78,7 @@ pub(crate) struct KubeHarness {
 }
 
 fn broken(reason: impl Into<String>) -> Absent {
-    Absent::broken(NAME, reason)
+    Absent::broken(known_as(), reason)
 }
 
 fn done<T>(result: Result<T, String>) -> Done<T> {
@@ -208,9 +207,9 @@ fn beat(node: Arc<Node>) -> tokio::sync::oneshot::Sender<()> {
 impl KubeHarness {
     pub(crate) async fn start() -> Result<Self, Absent> {
         let Some(kubeconfig) = std::env::var_os("RUNTIDE_TEST_K8S") else {
-            return Err(Absent::unset(NAME, "RUNTIDE_TEST_K8S is not set: cargo xtask testbed up k8s"));
+            return Err(Absent::unset(known_as(), "RUNTIDE_TEST_K8S is not set: cargo xtask testbed up k8s"));
         };
-        let turn = Turn::on(NAME).await.map_err(|error| broken(format!("the lock: {error}")))?;
+        let turn = Turn::on(known_as()).await.map_err(|error| broken(format!("the lock: {error}")))?;
         let path = Path::new(&kubeconfig);
         let server = Server::of(path).map_err(|error| broken(format!("{}: {error}", path.display())))?;
         let version = server.ask("GET", "/version", &Value::Null).await.map_err(broken)?;
@@ -235,7 +234,7 @@ impl KubeHarness {
             node,
             proxy,
             version: version["gitVersion"].as_str().map(str::to_owned),
-            testbed: Testbed::of(NAME),
+            testbed: Testbed::of(known_as()),
             _beating: beating,
             _turn: turn,
         })
@@ -250,7 +249,7 @@ fn http(status: &str, headers: &str, body: &str) -> Action {
 #[async_trait]
 impl Harness for KubeHarness {
     fn name(&self) -> &'static str {
-        NAME
+        known_as()
     }
 
     fn is_real(&self) -> bool {
@@ -267,6 +266,8 @@ impl Harness for KubeHarness {
         // A watch lasts whole seconds.
         timing.max_silence = Duration::from_secs(4);
         timing.deadline = Duration::from_secs(3);
+        // A bookmark says that what was missed is here; it comes before the end of a watch of three seconds.
+        timing.replay = Duration::from_secs(3);
         // A node rotates a log of 10 MiB, and the API shows the last part alone.
         timing.output_bytes = 4096 * LINE;
         timing

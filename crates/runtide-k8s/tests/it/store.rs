@@ -327,6 +327,34 @@ async fn an_unknown_kind_is_asked_for_once_more_and_then_named() {
     assert_eq!((error.kind(), writes(&server)), (ErrorKind::NotFound, 0), "{error}");
 }
 
+#[tokio::test]
+async fn a_path_that_a_starting_server_does_not_have_is_no_answer_about_an_object() {
+    let nothing = || Reply::Whole(404, "", "404 page not found\n".to_owned());
+    let tried = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&tried);
+    let starting = server(move |request| match () {
+        () if request.is("PATCH") && !is_dry(request) && counted.fetch_add(1, Ordering::SeqCst) < 2 => nothing(),
+        () if request.is("PATCH") => Reply::ok(&map("a", 9)),
+        // It is ready as it is tried for the second time.
+        () if request.path == "/readyz" && counted.load(Ordering::SeqCst) < 2 => Reply::refusal(500, "InternalError"),
+        () if request.path == "/readyz" => Reply::ok(&json!("ok")),
+        () => listed(8, &[]),
+    })
+    .await;
+    let done = store(&starting).apply(&web(), declared("a"), Precondition::None).await;
+    assert!(done.is_ok(), "{done:?}");
+    assert_eq!(writes(&starting), 3);
+
+    let gone = server(move |request| match () {
+        () if request.is("PATCH") => nothing(),
+        () if request.path == "/readyz" => Reply::ok(&json!("ok")),
+        () => listed(8, &[]),
+    })
+    .await;
+    let error = store(&gone).apply(&web(), declared("a"), Precondition::None).await.unwrap_err();
+    assert_eq!((error.kind(), writes(&gone)), (ErrorKind::NotFound, 2), "{error}");
+}
+
 /// The next events up to this one.
 async fn until(events: &mut StoreStream, is_it: impl Fn(&StoreEvent) -> bool) -> Vec<StoreEvent> {
     let mut seen = Vec::new();

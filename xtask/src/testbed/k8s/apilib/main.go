@@ -2,8 +2,8 @@
 //
 // Real: HTTP, discovery, storage in etcd, resource versions, the watch cache, bookmarks, streaming lists, 410, selectors, patches,
 // server-side apply, graceful deletion, custom resources, authentication, exec over WebSocket v5.
-// Made here: defaults, validation and strategies of the types, the rights of users outside of system:masters, and scheduling: a pod gets
-// the node of -default-node at once. No controllers, no admission.
+// Made here: defaults, validation and strategies of the types, the rights of users outside of system:masters, and scheduling: a pod of the
+// default scheduler gets the node of -default-node at once; another one is bound by a client. No controllers, no admission.
 package main
 
 import (
@@ -175,12 +175,13 @@ func yes(q url.Values, k string) bool {
 	return ok && len(v) > 0 && v[0] != "false" && v[0] != "0"
 }
 
-// strategy of every resource: status is only written through /status, spec only through the object.
+// strategy of every resource: status is only written through /status, spec only through the object, a pod's node through /binding.
 type strategy struct {
 	runtime.ObjectTyper
 	names.NameGenerator
-	k        kind
-	onStatus bool
+	k         kind
+	onStatus  bool
+	onBinding bool
 }
 
 func (s strategy) NamespaceScoped() bool { return s.k.namespaced }
@@ -209,7 +210,9 @@ func (s strategy) PrepareForCreate(_ context.Context, obj runtime.Object) {
 		def((*string)(&o.Spec.RestartPolicy), "Always")
 		def((*string)(&o.Spec.DNSPolicy), "ClusterFirst")
 		def(&o.Spec.SchedulerName, "default-scheduler")
-		def(&o.Spec.NodeName, *defaultNode)
+		if o.Spec.SchedulerName == "default-scheduler" {
+			def(&o.Spec.NodeName, *defaultNode)
+		}
 		if o.Spec.TerminationGracePeriodSeconds == nil {
 			n := int64(30)
 			o.Spec.TerminationGracePeriodSeconds = &n
@@ -265,7 +268,7 @@ func (s strategy) Validate(_ context.Context, obj runtime.Object) field.ErrorLis
 }
 
 func (s strategy) PrepareForUpdate(_ context.Context, obj, old runtime.Object) {
-	if !s.k.status {
+	if !s.k.status || s.onBinding {
 		return
 	}
 	n, o := reflect.ValueOf(obj).Elem(), reflect.ValueOf(old).Elem()
@@ -279,7 +282,7 @@ func (s strategy) PrepareForUpdate(_ context.Context, obj, old runtime.Object) {
 
 func (s strategy) ValidateUpdate(ctx context.Context, obj, old runtime.Object) field.ErrorList {
 	n, ok := obj.(*corev1.Pod)
-	if !ok || s.onStatus {
+	if !ok || s.onStatus || s.onBinding {
 		return nil
 	}
 	a, b := n.Spec.DeepCopy(), old.(*corev1.Pod).Spec.DeepCopy() // immutable but for images, activeDeadlineSeconds, tolerations
@@ -344,12 +347,31 @@ func (r *statusREST) Update(ctx context.Context, n string, i rest.UpdatedObjectI
 	return r.s.Update(ctx, n, i, c, u, false, o)
 }
 
+// bindREST is /binding: a pod without a node gets one.
+type bindREST struct{ s *genericregistry.Store }
+
+func (r *bindREST) New() runtime.Object { return &corev1.Binding{} }
+func (r *bindREST) Destroy()            {}
+func (r *bindREST) Create(ctx context.Context, name string, obj runtime.Object, _ rest.ValidateObjectFunc, _ *metav1.CreateOptions) (runtime.Object, error) {
+	bind := func(_ context.Context, _, old runtime.Object) (runtime.Object, error) {
+		p := old.DeepCopyObject().(*corev1.Pod)
+		if p.Spec.NodeName != "" || p.DeletionTimestamp != nil {
+			return nil, apierrors.NewConflict(corev1.Resource("pods/binding"), name, fmt.Errorf("pod %s has a node, or is being deleted", name))
+		}
+		p.Spec.NodeName = obj.(*corev1.Binding).Target.Name
+		p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now()})
+		return p, nil
+	}
+	_, _, err := r.s.Update(ctx, name, rest.DefaultUpdatedObjectInfo(nil, bind), rest.ValidateAllObjectFunc, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
+	return &metav1.Status{Status: metav1.StatusSuccess}, err
+}
+
 func newStore(k kind, opts generic.RESTOptionsGetter) (*genericregistry.Store, *genericregistry.Store, error) {
 	zero := func(o runtime.Object) func() runtime.Object {
 		t := reflect.TypeOf(o).Elem()
 		return func() runtime.Object { return reflect.New(t).Interface().(runtime.Object) }
 	}
-	st := strategy{scheme, names.SimpleNameGenerator, k, false}
+	st := strategy{scheme, names.SimpleNameGenerator, k, false, false}
 	gr := schema.GroupResource{Group: k.gv.Group, Resource: k.resource}
 	s := &genericregistry.Store{
 		NewFunc: zero(k.obj), NewListFunc: zero(k.list), DefaultQualifiedResource: gr, SingularQualifiedResource: schema.GroupResource{Group: k.gv.Group, Resource: k.singular},
@@ -598,6 +620,9 @@ func main() {
 		return podREST{stores["/pods"], stores["/nodes"], kt, verb}
 	}
 	m := byGroup[""].VersionedResourcesStorageMap["v1"]
+	bound := *stores["/pods"]
+	bound.UpdateStrategy = strategy{scheme, names.SimpleNameGenerator, kinds[0], false, true}
+	m["pods/binding"] = &bindREST{&bound}
 	m["pods/log"], m["pods/exec"], m["pods/attach"] = &logREST{pr("log")}, &execREST{pr("exec")}, &execREST{pr("attach")}
 	must(server.InstallLegacyAPIGroup("/api", byGroup[""]))
 	for n, g := range byGroup {
