@@ -40,9 +40,10 @@ const REPLAY: Duration = Duration::from_secs(3);
 /// Pause before the question after the cluster is repeated.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
-/// Longest time for which a server that does not say of which cluster it is is asked again, and the first pause in between, which doubles.
+/// Longest time for which a server that does not say of which cluster it is is asked again, and the first and the longest pause in between.
 const STARTS: Duration = Duration::from_secs(5);
 const STARTS_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 pub(crate) struct PodSource {
     client: Client,
@@ -148,7 +149,7 @@ impl PodSource {
                 None if Instant::now() >= end => return Ok(false),
                 None => {
                     tokio::time::sleep(pause).await;
-                    pause *= 2; // it may as well be one that denies for good
+                    pause = (pause * 2).min(LONGEST_PAUSE); // it may as well be one that denies for good
                 }
             }
         }
